@@ -1,0 +1,22 @@
+//! What a volume must know of the PostgreSQL cluster whose pages it keeps.
+
+use serde::{Deserialize, Serialize};
+
+/// Facts of a cluster that no WAL record changes (from `pg_control`), fixed at the import.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ClusterFacts {
+    /// `ControlFileData.system_identifier`.
+    pub system_identifier: u64,
+    /// The timeline of all WAL from the base on.
+    pub timeline: u32,
+    /// Bytes of a WAL segment file, a power of two from 1 MB to 1 GB.
+    pub wal_segment_bytes: u32,
+    /// Whether pages bear checksums (`data_checksum_version` is not zero).
+    pub data_checksums: bool,
+    /// `PG_CONTROL_VERSION` of the server, 1300 for PostgreSQL 13 to 16.
+    pub pg_control_version: u32,
+    /// `CATALOG_VERSION_NO` of the server.
+    pub catalog_version: u32,
+    /// PostgreSQL's major version, 15.
+    pub pg_major: u32,
+}

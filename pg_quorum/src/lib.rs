@@ -1,0 +1,2 @@
+//! pg_quorum
+pgrx::pg_module_magic!();
