@@ -1,0 +1,243 @@
+//! What the server's processes share: the link's state, watermarks, page slots, counters.
+//!
+//! Everything here is made of atomics in one block of PostgreSQL's shared memory; no lock, so that a
+//! process that dies anywhere leaves nothing behind that another one would wait for. Backends wake the link
+//! worker through two eventfds and sleep on futex words.
+
+mod counters;
+mod page_slots;
+mod segments;
+mod text;
+mod wake;
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use pg_quorum_types::Lsn;
+
+use crate::pg::{futex, shmem};
+
+pub use counters::{Counters, HISTOGRAM_BUCKETS, Histogram};
+pub use page_slots::{FetchError, MAX_BLOCKS_PER_REQUEST, PageRequest, PageSlots, fetch_pages};
+pub use segments::{MAX_SEGMENTS, SegmentReport, SegmentStats};
+pub use text::SharedText;
+pub use wake::{create_wakeups, page_wakeup, wal_wakeup};
+
+/// How long a waiter sleeps at most before it looks at its interrupts again, although a signal ends the
+/// sleep early: one that arrives just before it does not.
+pub const INTERRUPT_POLL: Duration = Duration::from_millis(50);
+
+/// The link worker's life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum LinkState {
+    /// Not up yet: requests wait.
+    Starting = 0,
+    Running = 1,
+    /// It has shipped everything and left, at shutdown. Whoever needs the storage now talks to it directly.
+    Gone = 2,
+    /// Another compute has taken the volume. Nothing is acknowledged any more; the server stops.
+    Fenced = 3,
+}
+
+/// The block in shared memory. All zeros is its initial state.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct SharedState {
+    vdl: AtomicU64,
+    vdl_generation: AtomicU32,
+    vdl_waiters: AtomicU32,
+    epoch: AtomicU64,
+    link: AtomicU32,
+    give_up_commits: AtomicBool,
+    quorum_lost: AtomicBool,
+    worker_sleeps: AtomicBool,
+    stop_requested: AtomicBool,
+    wal_writes: AtomicU64,
+    read_floor: AtomicU64,
+    attach_lsn: AtomicU64,
+    final_shipping: AtomicU32,
+    /// Why commits wait, or who took the volume: for SQL and messages.
+    pub link_message: SharedText<512>,
+    pub volume: SharedText<40>,
+    pub counters: Counters,
+    pub segments: SegmentStats,
+    pub page_slots: PageSlots,
+}
+
+/// The block.
+///
+/// # Panics
+/// In a process without the extension's shared memory: none that runs hooks.
+pub fn state() -> &'static SharedState {
+    try_state().expect("pg_quorum's shared memory is set up")
+}
+
+/// The block, where there is one.
+pub fn try_state() -> Option<&'static SharedState> {
+    shmem::state()
+}
+
+/// How a wait for the VDL ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VdlWait {
+    Reached,
+    Interrupted,
+    TimedOut,
+}
+
+impl SharedState {
+    /// The volume durable LSN: what four segments hold. Zero before the attach.
+    pub fn vdl(&self) -> Lsn {
+        Lsn(self.vdl.load(Ordering::Acquire))
+    }
+
+    /// Link worker (and attach): the VDL has moved.
+    ///
+    /// # Panics
+    /// When it would fall: stopping is better than acknowledging a lie.
+    pub fn publish_vdl(&self, vdl: Lsn) {
+        let previous = self.vdl.swap(vdl.0, Ordering::AcqRel);
+        assert!(previous <= vdl.0, "the VDL fell from {} to {vdl}", Lsn(previous));
+        self.vdl_generation.fetch_add(1, Ordering::AcqRel);
+        if self.vdl_waiters.load(Ordering::SeqCst) > 0 {
+            futex::wake_all(&self.vdl_generation);
+        }
+    }
+
+    /// Sleeps until the VDL is at or above `lsn`, `interrupted` says true, or `timeout` is over.
+    pub fn wait_for_vdl(
+        &self,
+        lsn: Lsn,
+        timeout: Option<Duration>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> VdlWait {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        self.vdl_waiters.fetch_add(1, Ordering::SeqCst);
+        let outcome = loop {
+            let generation = self.vdl_generation.load(Ordering::SeqCst);
+            if self.vdl() >= lsn {
+                break VdlWait::Reached;
+            }
+            if interrupted() {
+                break VdlWait::Interrupted;
+            }
+            let left = deadline.map_or(INTERRUPT_POLL, |deadline| {
+                deadline
+                    .saturating_duration_since(Instant::now())
+                    .min(INTERRUPT_POLL)
+            });
+            if left.is_zero() {
+                break VdlWait::TimedOut;
+            }
+            futex::wait(&self.vdl_generation, generation, left);
+        };
+        self.vdl_waiters.fetch_sub(1, Ordering::SeqCst);
+        outcome
+    }
+
+    /// The epoch that this server holds, its number.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    pub fn set_epoch(&self, number: u64) {
+        self.epoch.store(number, Ordering::Release);
+    }
+
+    pub fn link(&self) -> LinkState {
+        match self.link.load(Ordering::Acquire) {
+            0 => LinkState::Starting,
+            1 => LinkState::Running,
+            2 => LinkState::Gone,
+            _ => LinkState::Fenced,
+        }
+    }
+
+    pub fn set_link(&self, link: LinkState) {
+        self.link.store(link as u32, Ordering::Release);
+    }
+
+    /// Whether the link worker has left at shutdown: the caller ships and reads by itself.
+    pub fn link_gone(&self) -> bool {
+        self.link() == LinkState::Gone
+    }
+
+    pub fn fenced(&self) -> bool {
+        self.link() == LinkState::Fenced
+    }
+
+    /// Whether commits that wait must end without an acknowledgement: a fast shutdown without a quorum has
+    /// waited long enough.
+    pub fn give_up_commits(&self) -> bool {
+        self.give_up_commits.load(Ordering::Acquire)
+    }
+
+    pub fn set_give_up_commits(&self) {
+        self.give_up_commits.store(true, Ordering::Release);
+    }
+
+    /// Whether fewer than four segments answer.
+    pub fn quorum_lost(&self) -> bool {
+        self.quorum_lost.load(Ordering::Acquire)
+    }
+
+    pub fn set_quorum_lost(&self, lost: bool) {
+        self.quorum_lost.store(lost, Ordering::Release);
+    }
+
+    /// After a write to a WAL segment: one atomic add, and a system call only if the link worker sleeps.
+    /// Under PostgreSQL's WAL write lock, so no more than that.
+    pub fn wake_wal(&self) {
+        self.wal_writes.fetch_add(1, Ordering::SeqCst);
+        if self.worker_sleeps.swap(false, Ordering::SeqCst)
+            && let Some(event) = wal_wakeup()
+        {
+            event.signal();
+        }
+    }
+
+    /// How many writes to WAL segments there were.
+    pub fn wal_writes(&self) -> u64 {
+        self.wal_writes.load(Ordering::SeqCst)
+    }
+
+    /// Link worker: it is about to sleep; the next write wakes it through the eventfd. It looks at
+    /// `wal_writes` again after this call.
+    pub fn set_worker_sleeps(&self, sleeps: bool) {
+        self.worker_sleeps.store(sleeps, Ordering::SeqCst);
+    }
+
+    /// End of the epoch-start record: what this server's pages were read at when it started.
+    pub fn attach_lsn(&self) -> Lsn {
+        Lsn(self.attach_lsn.load(Ordering::Acquire))
+    }
+
+    pub fn set_attach_lsn(&self, lsn: Lsn) {
+        self.attach_lsn.store(lsn.0, Ordering::Release);
+        self.raise_read_floor(lsn);
+    }
+
+    /// Pages that are fetched are at least of this LSN: no page that is absent locally was changed after it.
+    pub fn read_floor(&self) -> Lsn {
+        Lsn(self.read_floor.load(Ordering::Acquire))
+    }
+
+    /// Raises the floor, after local pages have been dropped or have become invalid at `lsn` (WAL up to
+    /// there must have been written).
+    pub fn raise_read_floor(&self, lsn: Lsn) {
+        self.read_floor.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+
+    /// The lock among those that ship the last records after the link worker has left: true if the caller
+    /// has got it. Whoever held it and died is followed by a crash restart, which clears it.
+    pub fn try_lock_final_shipping(&self) -> bool {
+        self.final_shipping
+            .compare_exchange(0, 1, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    pub fn unlock_final_shipping(&self) {
+        self.final_shipping.store(0, Ordering::Release);
+    }
+}

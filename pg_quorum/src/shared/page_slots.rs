@@ -1,0 +1,317 @@
+//! Page requests from backends to the link worker.
+//!
+//! A fixed pool of slots in shared memory; a request of up to 16 blocks of one fork lives in one.
+//!
+//! ```text
+//!            backend                 worker               worker                backend
+//!   Free ──────────► Filling ─► Requested ──► Serving ──────────► Done/Failed ──────────► Free
+//!                                  │             │ backend gives up
+//!                                  ▼             ▼
+//!                                 Free       Abandoned ──worker──► Free
+//! ```
+//!
+//! Every arrow is one compare-and-swap on the slot's state word, which is also the futex on which the backend
+//! sleeps. A backend that gives up (cancel, termination) leaves a slot that is being served to the worker:
+//! nobody else may use it while pages are written into it. A backend that dies leaves its slot as it is; the
+//! crash restart that follows makes the pool anew.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
+
+use pg_quorum_types::{BLOCK_SIZE, ForkNumber, Lsn, RelFileNode, RelFork};
+
+use super::counters::add;
+use super::text::SharedText;
+use super::wake::page_wakeup;
+use super::{INTERRUPT_POLL, SharedState, state};
+use crate::pg::futex;
+
+/// Blocks of one request; a longer one is split.
+pub const MAX_BLOCKS_PER_REQUEST: usize = 16;
+
+/// Requests in flight over all backends; more wait for a free slot.
+const SLOTS: usize = 64;
+
+/// A page of a relation.
+pub type Page = [u8; BLOCK_SIZE];
+
+const WORDS_PER_PAGE: usize = BLOCK_SIZE / 8;
+
+const FREE: u32 = 0;
+const FILLING: u32 = 1;
+const REQUESTED: u32 = 2;
+const SERVING: u32 = 3;
+const DONE: u32 = 4;
+const FAILED: u32 = 5;
+const ABANDONED: u32 = 6;
+
+/// The pool.
+#[derive(Debug)]
+pub struct PageSlots {
+    /// Counts slots that became free; backends that found none sleep on it.
+    freed: AtomicU32,
+    waiting_for_slot: AtomicU32,
+    slots: [PageSlot; SLOTS],
+}
+
+#[derive(Debug)]
+#[repr(C, align(64))]
+struct PageSlot {
+    state: AtomicU32,
+    spc: AtomicU32,
+    db: AtomicU32,
+    rel: AtomicU32,
+    fork: AtomicU32,
+    block_count: AtomicU32,
+    not_modified_since: AtomicU64,
+    blocks: [AtomicU32; MAX_BLOCKS_PER_REQUEST],
+    error: SharedText<1024>,
+    pages: [SharedPage; MAX_BLOCKS_PER_REQUEST],
+}
+
+/// Page bytes as words, so that two processes may touch them without a data race.
+#[derive(Debug)]
+struct SharedPage([AtomicU64; WORDS_PER_PAGE]);
+
+impl SharedPage {
+    fn store(&self, page: &[u8]) {
+        let (words, _) = page.as_chunks::<8>();
+        for (to, from) in self.0.iter().zip(words) {
+            to.store(u64::from_ne_bytes(*from), Ordering::Relaxed);
+        }
+    }
+
+    fn load(&self, page: &mut Page) {
+        let (words, _) = page.as_chunks_mut::<8>();
+        for (to, from) in words.iter_mut().zip(&self.0) {
+            *to = from.load(Ordering::Relaxed).to_ne_bytes();
+        }
+    }
+}
+
+/// A request as the worker takes it out of a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageRequest {
+    pub slot: usize,
+    pub fork: RelFork,
+    pub blocks: Vec<u32>,
+    /// The pages must be at least of this LSN.
+    pub not_modified_since: Lsn,
+}
+
+/// Why pages could not be had.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The caller's predicate said so (cancel, termination): nothing was read.
+    #[error("the wait for pages from storage was interrupted")]
+    Interrupted,
+    /// Another compute has taken the volume: this server is about to stop.
+    #[error("the volume has been taken by another server: {message}")]
+    Fenced { message: String },
+    /// No segment could answer, with the reasons of each.
+    #[error("{message}")]
+    Storage { message: String },
+}
+
+/// Reads `blocks` of `fork` from storage into `out` (as long as `blocks`), of an LSN at or above the read
+/// floor. Waits for the link worker; `interrupted` is asked now and then and ends the wait when it says true.
+///
+/// # Errors
+/// See [`FetchError`]. `out` is unspecified then.
+///
+/// # Panics
+/// When `blocks` and `out` differ in length.
+pub fn fetch_pages(
+    fork: RelFork,
+    blocks: &[u32],
+    out: &mut [Page],
+    interrupted: &dyn Fn() -> bool,
+) -> Result<(), FetchError> {
+    assert_eq!(blocks.len(), out.len());
+    let shared = state();
+    let started = Instant::now();
+    for (blocks, out) in blocks
+        .chunks(MAX_BLOCKS_PER_REQUEST)
+        .zip(out.chunks_mut(MAX_BLOCKS_PER_REQUEST))
+    {
+        let fetched = fetch_through_slot(shared, fork, blocks, out, interrupted);
+        if fetched.is_err() {
+            add(&shared.counters.page_errors, 1);
+        }
+        fetched?;
+        add(&shared.counters.page_requests, 1);
+        add(&shared.counters.pages_fetched, blocks.len() as u64);
+    }
+    shared.counters.page_wait.record(started.elapsed());
+    Ok(())
+}
+
+fn fetch_through_slot(
+    shared: &SharedState,
+    fork: RelFork,
+    blocks: &[u32],
+    out: &mut [Page],
+    interrupted: &dyn Fn() -> bool,
+) -> Result<(), FetchError> {
+    let slot = shared.page_slots.claim(shared, interrupted)?;
+    slot.fill(fork, blocks, shared.read_floor());
+    slot.state.store(REQUESTED, Ordering::SeqCst);
+    if let Some(event) = page_wakeup() {
+        event.signal();
+    }
+    let outcome = slot.wait(shared, interrupted);
+    match outcome {
+        Ok(()) => {
+            for (page, shared_page) in out.iter_mut().zip(&slot.pages) {
+                shared_page.load(page);
+            }
+            shared.page_slots.free(slot);
+            Ok(())
+        }
+        Err(SlotFailure::Answered(message)) => {
+            shared.page_slots.free(slot);
+            Err(FetchError::Storage { message })
+        }
+        Err(SlotFailure::Left(error)) => Err(error),
+    }
+}
+
+enum SlotFailure {
+    /// The worker's answer is an error; the slot is still the caller's.
+    Answered(String),
+    /// The caller has left; the slot is free or will be freed by the worker.
+    Left(FetchError),
+}
+
+impl PageSlots {
+    fn claim(&self, shared: &SharedState, interrupted: &dyn Fn() -> bool) -> Result<&PageSlot, FetchError> {
+        let first = std::process::id() as usize % SLOTS;
+        loop {
+            let freed = self.freed.load(Ordering::SeqCst);
+            let mut slots = self.slots[first..].iter().chain(&self.slots[..first]);
+            if let Some(slot) = slots.find(|slot| slot.advance(FREE, FILLING)) {
+                return Ok(slot);
+            }
+            leave_if_asked(shared, interrupted)?;
+            self.waiting_for_slot.fetch_add(1, Ordering::SeqCst);
+            futex::wait(&self.freed, freed, INTERRUPT_POLL);
+            self.waiting_for_slot.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    fn free(&self, slot: &PageSlot) {
+        slot.state.store(FREE, Ordering::SeqCst);
+        self.freed.fetch_add(1, Ordering::SeqCst);
+        if self.waiting_for_slot.load(Ordering::SeqCst) > 0 {
+            futex::wake_one(&self.freed);
+        }
+    }
+
+    /// Worker: takes every request that waits.
+    pub fn take_requests(&self) -> Vec<PageRequest> {
+        let taken = |(index, slot): (usize, &PageSlot)| {
+            slot.advance(REQUESTED, SERVING)
+                .then(|| slot.request(index))
+                .flatten()
+        };
+        self.slots.iter().enumerate().filter_map(taken).collect()
+    }
+
+    /// Worker: the request's pages, in the order of its blocks.
+    pub fn complete(&self, slot: usize, pages: &[Page]) {
+        let slot = &self.slots[slot];
+        for (shared_page, page) in slot.pages.iter().zip(pages) {
+            shared_page.store(page);
+        }
+        self.answer(slot, DONE);
+    }
+
+    /// Worker: the request has failed.
+    pub fn fail(&self, slot: usize, message: &str) {
+        let slot = &self.slots[slot];
+        slot.error.set(message);
+        self.answer(slot, FAILED);
+    }
+
+    fn answer(&self, slot: &PageSlot, answer: u32) {
+        if slot.advance(SERVING, answer) {
+            futex::wake_all(&slot.state);
+        } else {
+            debug_assert_eq!(slot.state.load(Ordering::SeqCst), ABANDONED);
+            self.free(slot);
+        }
+    }
+}
+
+impl PageSlot {
+    fn advance(&self, from: u32, to: u32) -> bool {
+        self.state
+            .compare_exchange(from, to, Ordering::SeqCst, Ordering::SeqCst)
+            .is_ok()
+    }
+
+    fn fill(&self, fork: RelFork, blocks: &[u32], not_modified_since: Lsn) {
+        self.spc.store(fork.rel.spc, Ordering::Relaxed);
+        self.db.store(fork.rel.db, Ordering::Relaxed);
+        self.rel.store(fork.rel.rel, Ordering::Relaxed);
+        self.fork.store(u32::from(fork.fork as u8), Ordering::Relaxed);
+        for (to, from) in self.blocks.iter().zip(blocks) {
+            to.store(*from, Ordering::Relaxed);
+        }
+        self.block_count
+            .store(u32::try_from(blocks.len()).unwrap_or(0), Ordering::Relaxed);
+        self.not_modified_since
+            .store(not_modified_since.0, Ordering::Relaxed);
+    }
+
+    fn request(&self, slot: usize) -> Option<PageRequest> {
+        let count = (self.block_count.load(Ordering::Relaxed) as usize).min(MAX_BLOCKS_PER_REQUEST);
+        let fork = u8::try_from(self.fork.load(Ordering::Relaxed)).ok()?;
+        Some(PageRequest {
+            slot,
+            fork: RelFork {
+                rel: RelFileNode {
+                    spc: self.spc.load(Ordering::Relaxed),
+                    db: self.db.load(Ordering::Relaxed),
+                    rel: self.rel.load(Ordering::Relaxed),
+                },
+                fork: ForkNumber::from_number(fork)?,
+            },
+            blocks: self.blocks[..count]
+                .iter()
+                .map(|block| block.load(Ordering::Relaxed))
+                .collect(),
+            not_modified_since: Lsn(self.not_modified_since.load(Ordering::Relaxed)),
+        })
+    }
+
+    fn wait(&self, shared: &SharedState, interrupted: &dyn Fn() -> bool) -> Result<(), SlotFailure> {
+        loop {
+            let now = self.state.load(Ordering::SeqCst);
+            match now {
+                DONE => return Ok(()),
+                FAILED => return Err(SlotFailure::Answered(self.error.get())),
+                _ => {}
+            }
+            if let Err(error) = leave_if_asked(shared, interrupted) {
+                if self.advance(REQUESTED, FREE) || self.advance(SERVING, ABANDONED) {
+                    return Err(SlotFailure::Left(error));
+                }
+                continue; // it has been answered in between
+            }
+            futex::wait(&self.state, now, INTERRUPT_POLL);
+        }
+    }
+}
+
+fn leave_if_asked(shared: &SharedState, interrupted: &dyn Fn() -> bool) -> Result<(), FetchError> {
+    if shared.fenced() {
+        return Err(FetchError::Fenced {
+            message: shared.link_message.get(),
+        });
+    }
+    if interrupted() {
+        return Err(FetchError::Interrupted);
+    }
+    Ok(())
+}
