@@ -1,0 +1,329 @@
+//! A record taken apart: header, block references with their images and data, main data.
+//!
+//! Mirrors `DecodeXLogRecord` (`access/transam/xlogreader.c`, 15.18) with all its checks, and refuses what
+//! that function leaves for later to trip over (an image or hole that is larger than a page, a fork that
+//! does not exist). Nothing is copied: data and images are slices of the raw record.
+
+use bytes::Bytes;
+use pg_quorum_types::{BLOCK_SIZE, ForkNumber, Lsn, PageKey, RelFileNode, RelFork};
+use smallvec::SmallVec;
+
+use crate::raw_record::RawRecord;
+use crate::reader::Reader;
+use crate::v15::{
+    BLOCK_FORK_MASK, BLOCK_HAS_DATA, BLOCK_HAS_IMAGE, BLOCK_SAME_REL, BLOCK_WILL_INIT, ID_MAIN_DATA_LONG,
+    ID_MAIN_DATA_SHORT, ID_ORIGIN, ID_TOPLEVEL_XID, IMAGE_APPLY, IMAGE_HAS_HOLE, IMAGE_LZ4, IMAGE_PGLZ,
+    IMAGE_ZSTD, INFO_KIND_MASK, MAX_BLOCK_ID, RECORD_HEADER_BYTES, identify,
+};
+use crate::{Rmgr, WalError};
+
+/// A decoded WAL record.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// First byte (PostgreSQL's `ReadRecPtr`).
+    pub start: Lsn,
+    /// Exclusive end (`EndRecPtr`): the LSN that redo writes into a page.
+    pub end: Lsn,
+    /// Start of the record before.
+    pub prev: Lsn,
+    /// The transaction that wrote it, 0 for none.
+    pub xid: u32,
+    /// `xl_info` whole. The high four bits are the kind: [`Record::kind`].
+    pub info: u8,
+    pub rmgr: Rmgr,
+    /// The resource manager's own data, not tied to a block.
+    pub main: Bytes,
+    /// Block references by rising id.
+    pub blocks: SmallVec<[BlockRef; 4]>,
+    /// The replication origin, if one was set.
+    pub origin: Option<u16>,
+    /// The top-level transaction, in the first record of a subtransaction under `wal_level = logical`.
+    pub toplevel_xid: Option<u32>,
+    /// Offset of `main` in the record, for errors.
+    main_offset: usize,
+}
+
+/// One block that a record refers to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlockRef {
+    /// The number by which redo finds it, 0 to 32.
+    pub id: u8,
+    pub rel: RelFork,
+    pub block: u32,
+    /// Redo makes the page anew, whatever it was.
+    pub will_init: bool,
+    /// The resource manager's data for this block, empty if `has_data` is false.
+    pub data: Bytes,
+    pub has_data: bool,
+    pub image: Option<BlockImage>,
+}
+
+impl BlockRef {
+    pub fn key(&self) -> PageKey {
+        PageKey::Relation {
+            rel: self.rel,
+            block: self.block,
+        }
+    }
+
+    /// The image that replaces the page, if there is one (others are there for consistency checks only).
+    pub fn applied_image(&self) -> Option<&BlockImage> {
+        self.image.as_ref().filter(|image| image.apply)
+    }
+
+    /// Whether the record alone determines the page.
+    pub fn is_full(&self) -> bool {
+        self.will_init || self.applied_image().is_some()
+    }
+}
+
+/// A page's content, maybe without the zeros in its middle, maybe compressed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct BlockImage {
+    /// The stored form: compressed if `compression` says so, always without the hole.
+    pub bytes: Bytes,
+    /// First byte of the hole, 0 without one.
+    pub hole_offset: u16,
+    /// Bytes of the hole, 0 without one. `hole_offset + hole_length` is at most [`BLOCK_SIZE`].
+    pub hole_length: u16,
+    pub compression: Option<Compression>,
+    /// Replay restores it. Otherwise it only serves to check the replayed page (`wal_consistency_checking`).
+    pub apply: bool,
+}
+
+/// How an image is compressed (`wal_compression`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compression {
+    Pglz,
+    Lz4,
+    Zstd,
+}
+
+impl Record {
+    /// Takes a record apart. Its checksum is not compared: see [`RawRecord::check_crc`].
+    ///
+    /// # Errors
+    /// Bytes that contradict the format, an unknown resource manager or kind of record.
+    pub fn decode(raw: &RawRecord) -> Result<Record, WalError> {
+        let mut reader = Reader::new(&raw.bytes, raw.start, 0);
+        let total_length = reader.u32()?;
+        let xid = reader.u32()?;
+        let prev = reader.lsn()?;
+        let info = reader.u8()?;
+        let rmgr_id = reader.u8()?;
+        reader.skip(2 + 4)?; // padding, checksum
+        if total_length as usize != raw.bytes.len() {
+            return Err(WalError::BadRecord {
+                lsn: raw.start,
+                offset: 0,
+                problem: "its length is not that of the bytes given",
+            });
+        }
+        let rmgr = Rmgr::from_id(rmgr_id).ok_or(WalError::UnknownResourceManager {
+            lsn: raw.start,
+            id: rmgr_id,
+        })?;
+        if identify(rmgr, info).is_none() {
+            return Err(WalError::UnknownRecord {
+                lsn: raw.start,
+                rmgr,
+                info,
+            });
+        }
+        let mut record = Record {
+            start: raw.start,
+            end: raw.end,
+            prev,
+            xid,
+            info,
+            rmgr,
+            main: Bytes::new(),
+            blocks: SmallVec::new(),
+            origin: None,
+            toplevel_xid: None,
+            main_offset: RECORD_HEADER_BYTES,
+        };
+        let lengths = decode_headers(&mut reader, &mut record)?;
+        slice_payload(&reader, raw, &mut record, &lengths);
+        Ok(record)
+    }
+
+    /// The record's kind inside its resource manager: the high four bits of `info`.
+    pub fn kind(&self) -> u8 {
+        self.info & INFO_KIND_MASK
+    }
+
+    /// The kind's name as `pg_waldump` prints it.
+    pub fn kind_name(&self) -> &'static str {
+        identify(self.rmgr, self.info).unwrap_or("UNKNOWN")
+    }
+
+    /// The block reference with this id.
+    pub fn block(&self, id: u8) -> Option<&BlockRef> {
+        self.blocks.iter().find(|block| block.id == id)
+    }
+
+    /// The block reference to this page.
+    pub fn block_of(&self, rel: RelFork, block: u32) -> Option<&BlockRef> {
+        self.blocks
+            .iter()
+            .find(|reference| reference.block == block && reference.rel == rel)
+    }
+
+    /// Reads the main data from its beginning.
+    pub(crate) fn main_reader(&self) -> Reader<'_> {
+        Reader::new(&self.main, self.start, self.main_offset)
+    }
+}
+
+/// Lengths of the payload's parts, which the headers announce and the payload then has in the same order.
+struct PayloadLengths {
+    /// Per block reference: image, data.
+    blocks: SmallVec<[(u16, u16); 4]>,
+    main: usize,
+}
+
+fn decode_headers(reader: &mut Reader<'_>, record: &mut Record) -> Result<PayloadLengths, WalError> {
+    let mut lengths = PayloadLengths {
+        blocks: SmallVec::new(),
+        main: 0,
+    };
+    let mut announced = 0usize;
+    let mut rel_of_last: Option<RelFileNode> = None;
+    while reader.remaining() > announced {
+        let id = reader.u8()?;
+        match id {
+            ID_MAIN_DATA_SHORT => {
+                lengths.main = usize::from(reader.u8()?);
+                announced += lengths.main;
+                break; // the main data is always last
+            }
+            ID_MAIN_DATA_LONG => {
+                lengths.main = reader.u32()? as usize;
+                announced += lengths.main;
+                break;
+            }
+            ID_ORIGIN => record.origin = Some(reader.u16()?).filter(|origin| *origin != 0),
+            ID_TOPLEVEL_XID => record.toplevel_xid = Some(reader.u32()?).filter(|xid| *xid != 0),
+            0..=MAX_BLOCK_ID => {
+                if record.blocks.last().is_some_and(|last| id <= last.id) {
+                    return Err(reader.bad("block ids that do not rise"));
+                }
+                let (block, image_length, data_length) = decode_block_header(reader, id, rel_of_last)?;
+                rel_of_last = Some(block.rel.rel);
+                announced += usize::from(image_length) + usize::from(data_length);
+                lengths.blocks.push((image_length, data_length));
+                record.blocks.push(block);
+            }
+            _ => return Err(reader.bad("an id that is neither a block's nor one of the special ones")),
+        }
+    }
+    if reader.remaining() != announced {
+        return Err(reader.bad("the parts do not add up to its length"));
+    }
+    Ok(lengths)
+}
+
+fn decode_block_header(
+    reader: &mut Reader<'_>,
+    id: u8,
+    rel_of_last: Option<RelFileNode>,
+) -> Result<(BlockRef, u16, u16), WalError> {
+    let flags = reader.u8()?;
+    let Some(fork) = ForkNumber::from_number(flags & BLOCK_FORK_MASK) else {
+        return Err(reader.bad("a fork that does not exist"));
+    };
+    let has_data = flags & BLOCK_HAS_DATA != 0;
+    let data_length = reader.u16()?;
+    if has_data != (data_length > 0) {
+        return Err(reader.bad("a block's data flag contradicts its data length"));
+    }
+    let (image, image_length) = if flags & BLOCK_HAS_IMAGE != 0 {
+        let (image, length) = decode_image_header(reader)?;
+        (Some(image), length)
+    } else {
+        (None, 0)
+    };
+    let rel = if flags & BLOCK_SAME_REL == 0 {
+        reader.rel_file_node()?
+    } else {
+        rel_of_last.ok_or_else(|| reader.bad("the same relation as none before"))?
+    };
+    let block = BlockRef {
+        id,
+        rel: RelFork { rel, fork },
+        block: reader.u32()?,
+        will_init: flags & BLOCK_WILL_INIT != 0,
+        data: Bytes::new(),
+        has_data,
+        image,
+    };
+    Ok((block, image_length, data_length))
+}
+
+fn decode_image_header(reader: &mut Reader<'_>) -> Result<(BlockImage, u16), WalError> {
+    let length = reader.u16()?;
+    let hole_offset = reader.u16()?;
+    let info = reader.u8()?;
+    let has_hole = info & IMAGE_HAS_HOLE != 0;
+    // In the order in which RestoreBlockImage (15.18) looks.
+    let compression = if info & IMAGE_PGLZ != 0 {
+        Some(Compression::Pglz)
+    } else if info & IMAGE_LZ4 != 0 {
+        Some(Compression::Lz4)
+    } else if info & IMAGE_ZSTD != 0 {
+        Some(Compression::Zstd)
+    } else {
+        None
+    };
+    if usize::from(length) > BLOCK_SIZE {
+        return Err(reader.bad("a block image larger than a page"));
+    }
+    let is_whole = usize::from(length) == BLOCK_SIZE;
+    let hole_length = match (compression, has_hole) {
+        (Some(_), true) => reader.u16()?,
+        (Some(_), false) => 0,
+        (None, _) => BLOCK_SIZE as u16 - length,
+    };
+    if has_hole && (hole_offset == 0 || hole_length == 0 || is_whole) {
+        return Err(reader.bad("a block image with a hole that is none"));
+    }
+    if !has_hole && (hole_offset != 0 || hole_length != 0) {
+        return Err(reader.bad("a block image that is no whole page and has no hole"));
+    }
+    if compression.is_some() && is_whole {
+        return Err(reader.bad("a compressed block image of a page's length"));
+    }
+    if usize::from(hole_offset) + usize::from(hole_length) > BLOCK_SIZE {
+        return Err(reader.bad("a hole that reaches behind its page"));
+    }
+    let image = BlockImage {
+        bytes: Bytes::new(),
+        hole_offset,
+        hole_length,
+        compression,
+        apply: info & IMAGE_APPLY != 0,
+    };
+    Ok((image, length))
+}
+
+/// Hands out the payload, whose length has been checked: images and data by block, then the main data.
+fn slice_payload(headers: &Reader<'_>, raw: &RawRecord, record: &mut Record, lengths: &PayloadLengths) {
+    let mut at = headers.position();
+    let mut take = |length: usize| {
+        let from = at;
+        at += length;
+        if length == 0 {
+            return Bytes::new();
+        }
+        raw.bytes.slice(from..at)
+    };
+    for (block, (image_length, data_length)) in record.blocks.iter_mut().zip(&lengths.blocks) {
+        if let Some(image) = &mut block.image {
+            image.bytes = take(usize::from(*image_length));
+        }
+        block.data = take(usize::from(*data_length));
+    }
+    record.main = take(lengths.main);
+    record.main_offset = raw.bytes.len() - lengths.main;
+}
