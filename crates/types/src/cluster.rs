@@ -1,6 +1,18 @@
 //! What a volume must know of the PostgreSQL cluster whose pages it keeps.
 
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::Lsn;
+
+/// A complete copy of a cluster's content at an LSN: what a volume's log starts from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Base {
+    /// Drawn for each attempt at an import, so that two halves are never taken for one whole.
+    pub id: Uuid,
+    /// End of the last record that the pages contain.
+    pub lsn: Lsn,
+}
 
 /// Facts of a cluster that no WAL record changes (from `pg_control`), fixed at the import.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
