@@ -1,0 +1,143 @@
+//! What must hold after a disaster, whatever the load was.
+
+use std::process::Command;
+
+use pg_quorum_deployment::{Server, capture};
+use postgres::Client;
+
+use crate::sql;
+
+/// Everything that PostgreSQL's own tools can check: heaps and indexes, visibility maps, index scans against
+/// sequential scans, in every database.
+///
+/// # Panics
+/// One of them has something to say.
+pub fn check_everything(server: &Server) {
+    check_amcheck(server);
+    for database in databases(server) {
+        let mut client = sql::connect(&server.database_uri(&database));
+        check_visibility(&mut client);
+        check_index_scans(&mut client);
+    }
+}
+
+fn databases(server: &Server) -> Vec<String> {
+    let mut client = sql::connect(&server.uri());
+    let rows = client
+        .query("SELECT datname::text FROM pg_database WHERE datallowconn", &[])
+        .expect("list databases");
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// `pg_amcheck --heapallindexed` on every database is silent.
+///
+/// # Panics
+/// It is not.
+pub fn check_amcheck(server: &Server) {
+    let mut command = Command::new(server.binaries.postgres("pg_amcheck"));
+    command
+        .args(["--all", "--heapallindexed", "--install-missing", "--jobs", "2"])
+        .args([
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &server.port.to_string(),
+            "--username",
+            "postgres",
+        ]);
+    let output = command.output().expect("run pg_amcheck");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(
+        output.status.success() && said.trim().is_empty(),
+        "pg_amcheck: {said}"
+    );
+}
+
+/// No tuple that the visibility map calls visible or frozen is not.
+fn check_visibility(client: &mut Client) {
+    sql::execute(client, "CREATE EXTENSION IF NOT EXISTS pg_visibility");
+    for function in ["pg_check_visible", "pg_check_frozen"] {
+        let wrong = sql::value(
+            client,
+            &format!(
+                "SELECT coalesce(string_agg(c.oid::regclass || ' ' || t, ', '), '') FROM pg_class c, \
+                 LATERAL {function}(c.oid) AS t WHERE c.relkind IN ('r', 'm', 't') AND c.relpersistence = 'p'"
+            ),
+        );
+        assert_eq!(wrong, "", "{function} reports tuples");
+    }
+}
+
+/// Reading a table in the order of each of its B-tree indexes gives the rows that a sequential scan gives.
+fn check_index_scans(client: &mut Client) {
+    const INDEXES: &str = "\
+        SELECT i.indrelid::regclass::text, i.indexrelid::regclass::text, \
+               (SELECT string_agg(pg_get_indexdef(i.indexrelid, k, false), ', ' ORDER BY k) \
+                  FROM generate_series(1, i.indnkeyatts) AS k) \
+          FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am a ON a.oid = c.relam \
+         WHERE a.amname = 'btree' AND i.indisvalid AND i.indpred IS NULL AND c.relpersistence = 'p' \
+           AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace, \
+                                      'information_schema'::regnamespace)";
+    let rows = client.query(INDEXES, &[]).expect("list indexes");
+    for row in rows {
+        let (table, index, keys): (String, String, String) = (row.get(0), row.get(1), row.get(2));
+        let sequential =
+            "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_seqscan = on";
+        let ordered = "SET enable_indexscan = on; SET enable_seqscan = off; SET enable_sort = off";
+        let mut digest = |settings: &str, order: &str| {
+            sql::execute(client, &format!("{settings}; SET enable_bitmapscan = off"));
+            sql::value(
+                client,
+                &format!(
+                    "SELECT count(*) || ' rows, ' || coalesce(sum(h), 0) FROM \
+                     (SELECT hashtextextended(t::text, 0)::numeric AS h FROM {table} AS t {order} OFFSET 0) AS s"
+                ),
+            )
+        };
+        let by_scan = digest(sequential, "");
+        let by_index = digest(ordered, &format!("ORDER BY {keys}"));
+        assert_eq!(
+            by_index, by_scan,
+            "rows of {table} by {index} against a sequential scan"
+        );
+        sql::execute(client, "RESET ALL");
+    }
+}
+
+/// `pg_dumpall`, without the lines that differ from run to run.
+///
+/// # Panics
+/// It fails.
+pub fn dump(server: &Server) -> String {
+    let mut command = Command::new(server.binaries.postgres("pg_dumpall"));
+    command.args([
+        "--host",
+        "127.0.0.1",
+        "--port",
+        &server.port.to_string(),
+        "--username",
+        "postgres",
+    ]);
+    let text = capture(&mut command).expect("pg_dumpall");
+    let differs = |line: &&str| line.starts_with("\\restrict") || line.starts_with("\\unrestrict");
+    text.lines()
+        .filter(|line| !differs(line))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Compares two dumps, and shows the first difference only.
+///
+/// # Panics
+/// They differ.
+pub fn assert_same_dump(before: &str, after: &str) {
+    for (number, (one, other)) in before.lines().zip(after.lines()).enumerate() {
+        assert_eq!(one, other, "line {} of the dumps", number + 1);
+    }
+    assert_eq!(
+        before.lines().count(),
+        after.lines().count(),
+        "lines of the dumps"
+    );
+}

@@ -1,0 +1,91 @@
+//! Every way in which a server can end, and the start after it.
+
+use std::time::Duration;
+
+use pg_quorum_deployment::{ShutdownMode, Signal, kill};
+use pg_quorum_tests::checks::{assert_same_dump, check_everything, dump};
+use pg_quorum_tests::cluster::Cluster;
+use pg_quorum_tests::ledger::Ledger;
+use pg_quorum_tests::{sql, wait_for};
+
+#[test]
+fn data_is_intact_after_every_shutdown_mode() {
+    let cluster = Cluster::start("shutdown-modes");
+    let mut ledger = Ledger::prepare(&cluster.server, 1);
+    for mode in [ShutdownMode::Fast, ShutdownMode::Smart, ShutdownMode::Immediate] {
+        let load = ledger.start(&cluster.server, 4);
+        load.wait_for_progress(200, Duration::from_secs(60));
+        if mode == ShutdownMode::Smart {
+            // A smart shutdown waits for the clients to leave by themselves.
+            ledger.finish(load);
+            cluster.server.stop(mode).expect("pg_ctl stop");
+        } else {
+            cluster.server.stop(mode).expect("pg_ctl stop");
+            ledger.finish(load);
+        }
+        cluster.start_server();
+        ledger.check(&mut cluster.connect());
+    }
+    check_everything(&cluster.server);
+}
+
+/// The last record of a shutdown is its checkpoint, written when the link worker has gone. If it stayed local, the
+/// next attach would go back behind what the server said it had finished with.
+#[test]
+fn no_wal_is_missing_at_the_nodes_after_a_clean_stop() {
+    let cluster = Cluster::start("shutdown-wal");
+    for mode in [ShutdownMode::Fast, ShutdownMode::Smart] {
+        sql::execute(
+            &mut cluster.connect(),
+            "CREATE TABLE IF NOT EXISTS t (a int); INSERT INTO t VALUES (1)",
+        );
+        cluster.server.stop(mode).expect("pg_ctl stop");
+        let end = cluster.end_of_local_wal();
+        wait_for(
+            "four nodes hold the shutdown checkpoint",
+            Duration::from_secs(10),
+            || cluster.status().iter().filter(|node| node.scl >= end).count() >= 4,
+        );
+        cluster.start_server();
+    }
+}
+
+#[test]
+fn killing_one_backend_ends_in_an_attach_with_the_data_intact() {
+    let cluster = Cluster::start("backend-crash");
+    let mut ledger = Ledger::prepare(&cluster.server, 1);
+    let load = ledger.start(&cluster.server, 4);
+    load.wait_for_progress(200, Duration::from_secs(60));
+    let mut victim = cluster.connect();
+    let pid: u32 = sql::value(&mut victim, "SELECT pg_backend_pid()")
+        .parse()
+        .expect("a pid");
+    kill(pid, Signal::KILL);
+    load.wait_for_progress(200, Duration::from_secs(60));
+    ledger.finish(load);
+    ledger.check(&mut cluster.connect());
+    check_everything(&cluster.server);
+}
+
+#[test]
+fn a_dump_is_the_same_after_pgdata_is_deleted() {
+    let mut cluster = Cluster::start("dump");
+    let mut client = cluster.connect();
+    sql::execute(
+        &mut client,
+        "CREATE ROLE somebody; CREATE DATABASE other; \
+         CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text, b bytea); \
+         INSERT INTO t (a, b) SELECT md5(g::text), decode(repeat(md5(g::text), 200), 'hex') FROM generate_series(1, 2000) g; \
+         CREATE INDEX ON t (a); CREATE SEQUENCE s; SELECT nextval('s') FROM generate_series(1, 100); \
+         CREATE MATERIALIZED VIEW m AS SELECT a FROM t WHERE id % 7 = 0; \
+         SELECT lo_from_bytea(0, 'a large object'); COMMENT ON TABLE t IS 'kept'; \
+         DELETE FROM t WHERE id % 5 = 0; UPDATE t SET a = a || 'x' WHERE id % 3 = 0",
+    );
+    sql::execute(&mut client, "VACUUM");
+    drop(client);
+    let before = dump(&cluster.server);
+    cluster.burn_compute();
+    cluster.create_compute();
+    cluster.start_server();
+    assert_same_dump(&before, &dump(&cluster.server));
+}

@@ -1,0 +1,10 @@
+//! Getting a machine ready: system packages, the build, the installed extension.
+
+mod build;
+mod extension;
+mod packages;
+mod root;
+
+pub use build::{build, cargo};
+pub use extension::install_extension;
+pub use packages::install_packages;
