@@ -1,19 +1,25 @@
 //! PostgreSQL's write-ahead log: framing, decoding, and redo of one page at a time.
 //!
-//! Runs of bytes to records ([`split_run`]), records to their parts
+//! Bytes to records ([`WalSplitter`], [`split_run`]) and back ([`WalBuilder`]); records to their parts
 //! ([`Record`]); what a record changes ([`effects()`]) and how a page looks afterwards ([`apply`]).
 //! The crate does no I/O, knows no protocol, has no unsafe code, and looks into WAL with checked reads only.
 
+mod builder;
 mod effects;
 mod error;
 mod framing;
+mod page_header;
 mod raw_record;
 mod reader;
 mod record;
 mod redo;
 mod rmgr;
+mod splitter;
+#[cfg(test)]
+mod stream_tests;
 mod v15;
 
+pub use builder::WalBuilder;
 pub use effects::{Effects, MetaChange, PageEffect, RedoContext, SlruRange, SlruTruncation, effects};
 pub use error::{RedoError, WalError};
 pub use framing::WalLayout;
@@ -21,4 +27,5 @@ pub use raw_record::{RawRecord, split_run};
 pub use record::{BlockImage, BlockRef, Compression, Record};
 pub use redo::{Page, apply};
 pub use rmgr::Rmgr;
+pub use splitter::WalSplitter;
 pub use v15::{RECORD_HEADER_BYTES, identify};

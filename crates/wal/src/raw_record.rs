@@ -70,6 +70,41 @@ impl RawRecord {
     }
 }
 
+/// The parts of a record that is made here.
+pub(crate) struct NewRecord<'a> {
+    pub start: Lsn,
+    pub prev: Lsn,
+    pub xid: u32,
+    pub rmgr: Rmgr,
+    pub info: u8,
+    /// Everything behind the header.
+    pub body: &'a [u8],
+}
+
+impl NewRecord<'_> {
+    /// The record with its length and checksum.
+    ///
+    /// # Errors
+    /// A place where no record starts.
+    pub(crate) fn encode(&self, layout: WalLayout) -> Result<RawRecord, WalError> {
+        let length = RECORD_HEADER_BYTES + self.body.len();
+        let mut bytes = Vec::with_capacity(length);
+        bytes.extend_from_slice(&(length as u32).to_le_bytes());
+        bytes.extend_from_slice(&self.xid.to_le_bytes());
+        bytes.extend_from_slice(&self.prev.0.to_le_bytes());
+        bytes.extend_from_slice(&[self.info, self.rmgr as u8, 0, 0]);
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(self.body);
+        let crc = record_crc(&bytes);
+        bytes[RECORD_CRC_OFFSET..RECORD_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        Ok(RawRecord {
+            start: self.start,
+            end: layout.record_end(self.start, &bytes)?,
+            bytes: bytes.into(),
+        })
+    }
+}
+
 /// The checksum of a record: its body first, then the header up to the checksum. `record` holds a header.
 pub(crate) fn record_crc(record: &[u8]) -> u32 {
     let body = crc32c::crc32c(&record[RECORD_HEADER_BYTES..]);

@@ -1,0 +1,268 @@
+//! From WAL as PostgreSQL writes it to records.
+//!
+//! Bytes come in pieces of any size, from the end of a record on; records come out one at a time, each
+//! checked: page headers, back link, checksum. What is not there yet is waited for, what is wrong is an error.
+
+use bytes::{Buf, Bytes, BytesMut};
+use pg_quorum_types::{ClusterFacts, Lsn};
+
+use crate::WalError;
+use crate::framing::WalLayout;
+use crate::page_header::{self, PageStart};
+use crate::raw_record::RawRecord;
+use crate::v15::{RECORD_HEADER_BYTES, WAL_PAGE_BYTES};
+
+/// PostgreSQL 15 cannot read a longer record back (`MaxAllocSize`).
+const MAX_RECORD_BYTES: u32 = 0x3FFF_FFFF;
+
+/// Cuts a stream of WAL bytes into records.
+pub struct WalSplitter {
+    facts: ClusterFacts,
+    layout: WalLayout,
+    /// Bytes that were fed and not used; the first one stands at `at`.
+    input: BytesMut,
+    at: Lsn,
+    /// Start of the record that was returned last, if it is known.
+    previous_start: Option<Lsn>,
+    state: State,
+}
+
+enum State {
+    /// `at` is the end of a record.
+    Between,
+    /// Inside a record.
+    Inside(Partial),
+    /// Whole, but for padding, or the rest of the segment behind a switch.
+    Padding { record: RawRecord },
+    /// Wrong bytes were met.
+    Failed(WalError),
+}
+
+/// A record that goes over a page's end.
+struct Partial {
+    start: Lsn,
+    length: u32,
+    bytes: BytesMut,
+}
+
+impl WalSplitter {
+    /// `previous_end` is the end of a record: where the first byte that is fed stands.
+    pub fn new(facts: ClusterFacts, previous_end: Lsn) -> WalSplitter {
+        WalSplitter {
+            layout: WalLayout::new(&facts),
+            facts,
+            input: BytesMut::new(),
+            at: previous_end,
+            previous_start: None,
+            state: State::Between,
+        }
+    }
+
+    /// Makes the splitter demand that the next record's back link is `start`. Without it the first back link
+    /// must only be lower than the record.
+    #[must_use]
+    pub fn with_previous_start(mut self, start: Lsn) -> WalSplitter {
+        self.previous_start = Some(start);
+        self
+    }
+
+    /// The bytes that follow those fed before.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.input.extend_from_slice(bytes);
+    }
+
+    /// Where the next byte that is fed stands.
+    pub fn fed_up_to(&self) -> Lsn {
+        self.at + self.input.len() as u64
+    }
+
+    /// The next record, `None` if its bytes up to its end (padding included) are not all there, or if zeros
+    /// stand where it would begin.
+    ///
+    /// # Errors
+    /// Bytes that are no valid WAL of this cluster. The error stays: every later call returns it again.
+    pub fn next_record(&mut self) -> Result<Option<RawRecord>, WalError> {
+        let result = self.advance();
+        if let Err(error) = &result {
+            self.state = State::Failed(error.clone());
+        }
+        result
+    }
+
+    fn advance(&mut self) -> Result<Option<RawRecord>, WalError> {
+        loop {
+            match std::mem::replace(&mut self.state, State::Between) {
+                State::Failed(error) => return Err(error),
+                State::Between => {
+                    if !self.begin_record()? {
+                        return Ok(None);
+                    }
+                }
+                State::Inside(partial) => {
+                    if !self.continue_record(partial)? {
+                        return Ok(None);
+                    }
+                }
+                State::Padding { record } => {
+                    let missing = record.end.bytes_since(self.at);
+                    let skipped = missing.min(self.input.len() as u64);
+                    self.consume(skipped as usize);
+                    if skipped < missing {
+                        self.state = State::Padding { record };
+                        return Ok(None);
+                    }
+                    self.previous_start = Some(record.start);
+                    return Ok(Some(record));
+                }
+            }
+        }
+    }
+
+    /// Looks for a record at `at`; false if there are not enough bytes to begin it.
+    fn begin_record(&mut self) -> Result<bool, WalError> {
+        self.layout.check_end(self.at)?;
+        let header_bytes = match self.at.0 % WAL_PAGE_BYTES {
+            0 => self.layout.page_header_bytes(self.at) as usize,
+            _ => 0,
+        };
+        // A record's length stands on the page on which it begins: both are multiples of eight.
+        let Some(length) = self.input.get(header_bytes..header_bytes + 4) else {
+            return Ok(false);
+        };
+        let length = u32::from_le_bytes([length[0], length[1], length[2], length[3]]);
+        let start = self.at + header_bytes as u64;
+        if header_bytes > 0 {
+            if self.input[..header_bytes].iter().all(|byte| *byte == 0) {
+                return Ok(false);
+            }
+            match page_header::parse(&self.facts, self.at, &self.input[..header_bytes])? {
+                PageStart::Record => {}
+                PageStart::Overwrite => {
+                    return Err(self.bad_page(self.at, "a record overwrites one that was never finished"));
+                }
+                PageStart::Continuation { .. } => {
+                    return Err(self.bad_page(self.at, "the rest of a record where none is expected"));
+                }
+            }
+        }
+        if length == 0 {
+            return Ok(false);
+        }
+        if length > MAX_RECORD_BYTES || (length as usize) < RECORD_HEADER_BYTES {
+            return Err(WalError::BadRecord {
+                lsn: start,
+                offset: 0,
+                problem: "a record length that no record has",
+            });
+        }
+        let on_page = WAL_PAGE_BYTES - start.0 % WAL_PAGE_BYTES;
+        if u64::from(length) <= on_page {
+            let whole = header_bytes + length as usize;
+            if self.input.len() < whole {
+                return Ok(false);
+            }
+            self.consume(header_bytes);
+            let bytes = self.take(length as usize).freeze();
+            self.finish_record(start, bytes)?;
+        } else {
+            self.consume(header_bytes);
+            self.state = State::Inside(Partial {
+                start,
+                length,
+                bytes: BytesMut::new(),
+            });
+        }
+        Ok(true)
+    }
+
+    /// Takes more of a record that goes over pages; false if bytes are missing.
+    fn continue_record(&mut self, mut partial: Partial) -> Result<bool, WalError> {
+        loop {
+            if self.at.0.is_multiple_of(WAL_PAGE_BYTES) && !self.consume_continuation_header(&partial)? {
+                self.state = State::Inside(partial);
+                return Ok(false);
+            }
+            let had_header = partial.bytes.len() >= RECORD_HEADER_BYTES;
+            let rest = partial.length as usize - partial.bytes.len();
+            let on_page = (WAL_PAGE_BYTES - self.at.0 % WAL_PAGE_BYTES) as usize;
+            let wanted = rest.min(on_page);
+            let taken = wanted.min(self.input.len());
+            let piece = self.take(taken);
+            partial.bytes.unsplit(piece);
+            if !had_header && let Some(header) = partial.bytes.first_chunk::<RECORD_HEADER_BYTES>() {
+                RawRecord::check_header(partial.start, header)?;
+            }
+            if partial.bytes.len() == partial.length as usize {
+                self.finish_record(partial.start, partial.bytes.freeze())?;
+                return Ok(true);
+            }
+            if taken < wanted {
+                self.state = State::Inside(partial);
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Checks and drops the header of a page that a record continues on; false if it is not there yet.
+    fn consume_continuation_header(&mut self, partial: &Partial) -> Result<bool, WalError> {
+        let header_bytes = self.layout.page_header_bytes(self.at) as usize;
+        let Some(header) = self.input.get(..header_bytes) else {
+            return Ok(false);
+        };
+        let rest = partial.length - partial.bytes.len() as u32;
+        match page_header::parse(&self.facts, self.at, header)? {
+            PageStart::Continuation { remaining_bytes } if remaining_bytes == rest => {}
+            PageStart::Continuation { .. } => {
+                return Err(self.bad_page(self.at, "another length of the record's rest"));
+            }
+            PageStart::Record | PageStart::Overwrite => {
+                return Err(self.bad_page(self.at, "it does not continue the record before"));
+            }
+        }
+        self.consume(header_bytes);
+        Ok(true)
+    }
+
+    fn finish_record(&mut self, start: Lsn, bytes: Bytes) -> Result<(), WalError> {
+        let end = self.layout.record_end(start, &bytes)?;
+        let record = RawRecord { start, end, bytes };
+        if let Some(header) = record.bytes.first_chunk::<RECORD_HEADER_BYTES>() {
+            RawRecord::check_header(start, header)?;
+        }
+        let back_link = record.back_link();
+        match self.previous_start {
+            Some(expected) if back_link != expected => {
+                return Err(WalError::BadBackLink {
+                    lsn: start,
+                    found: back_link,
+                    expected,
+                });
+            }
+            None if back_link >= start => {
+                return Err(WalError::BadRecord {
+                    lsn: start,
+                    offset: 8,
+                    problem: "a back link that does not lead back",
+                });
+            }
+            _ => {}
+        }
+        record.check_crc()?;
+        self.state = State::Padding { record };
+        Ok(())
+    }
+
+    fn bad_page(&self, page: Lsn, problem: &'static str) -> WalError {
+        WalError::BadPage { page, problem }
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.input.advance(bytes);
+        self.at = self.at + bytes as u64;
+    }
+
+    fn take(&mut self, bytes: usize) -> BytesMut {
+        self.at = self.at + bytes as u64;
+        self.input.split_to(bytes)
+    }
+}
