@@ -3,6 +3,7 @@
 use pg_quorum_types::{Lsn, PageKey};
 
 use crate::Rmgr;
+use crate::redo::RedoFault;
 
 /// WAL that cannot be what PostgreSQL 15 wrote, or that this crate does not know.
 ///
@@ -55,6 +56,13 @@ pub enum RedoError {
     /// The caller asked for a page that the record does not change.
     #[error("WAL record at {lsn} does not change {key}")]
     NotAffected { lsn: Lsn, key: PageKey },
+    /// The page of a relation and the record do not go together.
+    #[error("{key}: WAL record at {lsn} cannot be replayed: {fault}")]
+    DoesNotFit {
+        lsn: Lsn,
+        key: PageKey,
+        fault: RedoFault,
+    },
     /// The page is not in the state that the record was written for.
     #[error("{key}: WAL record at {lsn} does not fit the page: {problem}")]
     PageMismatch {

@@ -3,7 +3,23 @@
 //! A pure function of the record, the page's name and the page. Each module names the PostgreSQL function
 //! that it mirrors, with version. A page that does not exist yet is given as zeros.
 
+pub(crate) mod block;
+pub(crate) mod btree;
+pub(crate) mod compact;
+mod error;
+pub(crate) mod fields;
+mod generic;
+pub(crate) mod heap;
+pub(crate) mod heap2;
+pub(crate) mod heap_tuple;
+pub(crate) mod page;
+mod relation;
+mod sequence;
+pub(crate) mod visibility_map;
+
 use pg_quorum_types::{BLOCK_SIZE, PageKey};
+
+pub use error::RedoFault;
 
 use crate::{Record, RedoContext, RedoError};
 
@@ -17,19 +33,22 @@ pub type Page = [u8; BLOCK_SIZE];
 /// does not fit the page. The page's content is not defined then.
 pub fn apply(record: &Record, key: &PageKey, page: &mut Page, ctx: &RedoContext) -> Result<(), RedoError> {
     match *key {
-        PageKey::Relation { .. } => apply_to_relation(record, key, page, ctx),
+        PageKey::Relation { rel, block } => {
+            relation::apply(record, rel, block, page, ctx).map_err(|fault| match fault {
+                RedoFault::UnrelatedPage => RedoError::NotAffected {
+                    lsn: record.start,
+                    key: *key,
+                },
+                RedoFault::Unsupported { .. } => unsupported(record, key),
+                fault => RedoError::DoesNotFit {
+                    lsn: record.start,
+                    key: *key,
+                    fault,
+                },
+            })
+        }
         PageKey::Slru { .. } => Err(unsupported(record, key)),
     }
-}
-
-/// Dispatches to the redo of the record's resource manager.
-fn apply_to_relation(
-    record: &Record,
-    key: &PageKey,
-    _page: &mut Page,
-    _ctx: &RedoContext,
-) -> Result<(), RedoError> {
-    Err(unsupported(record, key))
 }
 
 fn unsupported(record: &Record, key: &PageKey) -> RedoError {

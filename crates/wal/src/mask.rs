@@ -1,0 +1,131 @@
+//! What may differ between a replayed page and the image that its writer took (bufmask.c and the
+//! `rm_mask` functions, 15.18).
+//!
+//! Serves `wal_consistency_checking` only: both pages are masked, then they must be equal.
+
+use crate::redo::RedoFault;
+use crate::redo::btree::{BTP_HAS_GARBAGE, BTP_LEAF, BTP_SPLIT_END, BtreePage};
+use crate::redo::heap_tuple::{HEAP_XMAX_COMMITTED, HEAP_XMAX_INVALID, HeapTuple, TupleId};
+use crate::redo::page::{
+    HEADER_BYTES, ItemId, LinePointerState, PD_ALL_VISIBLE, PD_HAS_FREE_LINES, PD_PAGE_FULL, PageLayout,
+    max_align,
+};
+use crate::{Page, Rmgr};
+
+/// `HEAP_XACT_MASK`.
+const HEAP_XACT_MASK: u16 = 0xFFF0;
+const AT_CHECKSUM: usize = 8;
+const AT_PRUNE_XID: usize = 20;
+
+/// Masks `page`, which is block `block`, as resource manager `rmgr` does. Resource managers without
+/// a mask, and those whose pages are not rebuilt here, leave the page alone.
+///
+/// # Errors
+/// A page whose header or items are damaged.
+pub fn mask_page(rmgr: Rmgr, page: &mut Page, block: u32) -> Result<(), RedoFault> {
+    match rmgr {
+        Rmgr::Heap | Rmgr::Heap2 => mask_heap(page, block),
+        Rmgr::Btree => mask_btree(page),
+        Rmgr::Sequence | Rmgr::Generic => {
+            mask_lsn_and_checksum(page);
+            mask_unused_space(page)
+        }
+        Rmgr::Xlog
+        | Rmgr::Transaction
+        | Rmgr::Storage
+        | Rmgr::Clog
+        | Rmgr::Database
+        | Rmgr::Tablespace
+        | Rmgr::MultiXact
+        | Rmgr::RelMap
+        | Rmgr::Standby
+        | Rmgr::Hash
+        | Rmgr::Gin
+        | Rmgr::Gist
+        | Rmgr::SpGist
+        | Rmgr::Brin
+        | Rmgr::CommitTs
+        | Rmgr::ReplicationOrigin
+        | Rmgr::LogicalMessage => Ok(()),
+    }
+}
+
+/// `mask_page_lsn_and_checksum`.
+fn mask_lsn_and_checksum(page: &mut Page) {
+    page[..AT_CHECKSUM + 2].fill(0);
+}
+
+/// `mask_page_hint_bits`.
+fn mask_hint_bits(page: &mut Page) {
+    page.put_u32(AT_PRUNE_XID, 0);
+    page.clear_flags(PD_PAGE_FULL | PD_HAS_FREE_LINES | PD_ALL_VISIBLE);
+}
+
+/// `mask_unused_space`.
+fn mask_unused_space(page: &mut Page) -> Result<(), RedoFault> {
+    let (lower, upper, special) = (page.lower(), page.upper(), page.special());
+    if lower > upper || upper > special || usize::from(lower) < HEADER_BYTES {
+        return Err(RedoFault::PagePointers {
+            lower,
+            upper,
+            special,
+        });
+    }
+    let (lower, upper) = (usize::from(lower), usize::from(upper));
+    page.bytes_mut(lower, upper - lower)?.fill(0);
+    Ok(())
+}
+
+/// `heap_mask`.
+fn mask_heap(page: &mut Page, block: u32) -> Result<(), RedoFault> {
+    mask_lsn_and_checksum(page);
+    mask_hint_bits(page);
+    mask_unused_space(page)?;
+    for offset in 1..=page.max_offset() {
+        let item = page.item_id(offset)?;
+        if item.state() == LinePointerState::Normal {
+            let mut tuple = HeapTuple::normal_at(page, offset)?;
+            let hints = if tuple.is_xmin_frozen() {
+                HEAP_XMAX_INVALID | HEAP_XMAX_COMMITTED
+            } else {
+                HEAP_XACT_MASK
+            };
+            tuple.set_infomask(tuple.infomask() & !hints);
+            tuple.set_command_id(0);
+            if tuple.is_speculative() {
+                tuple.set_ctid(TupleId { block, offset });
+            }
+        }
+        if item.has_storage() {
+            let padding = max_align(item.len()) - item.len();
+            page.bytes_mut(item.offset() + item.len(), padding)?.fill(0);
+        }
+    }
+    Ok(())
+}
+
+/// `btree_mask`.
+fn mask_btree(page: &mut Page) -> Result<(), RedoFault> {
+    mask_lsn_and_checksum(page);
+    mask_hint_bits(page);
+    mask_unused_space(page)?;
+    let mut btree_page = BtreePage::of(page)?;
+    if btree_page.flags() & BTP_LEAF != 0 {
+        mask_line_pointer_flags(btree_page.page)?;
+    }
+    btree_page.set_flags(btree_page.flags() & !(BTP_HAS_GARBAGE | BTP_SPLIT_END));
+    btree_page.set_cycle_id(0);
+    Ok(())
+}
+
+/// `mask_lp_flags`.
+fn mask_line_pointer_flags(page: &mut Page) -> Result<(), RedoFault> {
+    for offset in 1..=page.max_offset() {
+        let item = page.item_id(offset)?;
+        if item.is_used() {
+            let unused = ItemId::new(item.offset(), LinePointerState::Unused, item.len());
+            page.set_item_id(offset, unused)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+//! Checked little-endian reads of record data.
+
+use pg_quorum_types::RelFileNode;
+
+use super::error::RedoFault;
+
+/// The part of a record's data that has not been read yet.
+#[derive(Clone, Copy)]
+pub(crate) struct Fields<'a> {
+    data: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(data: &'a [u8]) -> Fields<'a> {
+        Fields { data, at: 0 }
+    }
+
+    /// The next `len` bytes.
+    #[inline]
+    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], RedoFault> {
+        let end = self.at.saturating_add(len);
+        let bytes = self.data.get(self.at..end).ok_or(RedoFault::RecordTooShort {
+            needed: end,
+            available: self.data.len(),
+        })?;
+        self.at = end;
+        Ok(bytes)
+    }
+
+    #[inline]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], RedoFault> {
+        let mut array = [0; N];
+        array.copy_from_slice(self.take(N)?);
+        Ok(array)
+    }
+
+    #[inline]
+    pub(crate) fn u8(&mut self) -> Result<u8, RedoFault> {
+        Ok(self.array::<1>()?[0])
+    }
+
+    #[inline]
+    pub(crate) fn u16(&mut self) -> Result<u16, RedoFault> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    #[inline]
+    pub(crate) fn u32(&mut self) -> Result<u32, RedoFault> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    #[inline]
+    pub(crate) fn u64(&mut self) -> Result<u64, RedoFault> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn rel_file_node(&mut self) -> Result<RelFileNode, RedoFault> {
+        Ok(RelFileNode {
+            spc: self.u32()?,
+            db: self.u32()?,
+            rel: self.u32()?,
+        })
+    }
+
+    /// Skips padding up to a multiple of `alignment`, counted from the start of the data.
+    pub(crate) fn align(&mut self, alignment: usize) {
+        self.at = self.at.next_multiple_of(alignment);
+    }
+
+    /// `count` consecutive `u16` numbers, such as line pointer offsets.
+    pub(crate) fn u16_array(&mut self, count: usize) -> Result<U16Array<'a>, RedoFault> {
+        Ok(U16Array {
+            bytes: self.take(count.saturating_mul(2))?,
+        })
+    }
+
+    /// Everything that is left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        let rest = self.data.get(self.at..).unwrap_or_default();
+        self.at = self.data.len();
+        rest
+    }
+
+    pub(crate) fn remaining(&self) -> usize {
+        self.data.len().saturating_sub(self.at)
+    }
+
+    /// Everything was read.
+    pub(crate) fn finish(&self) -> Result<(), RedoFault> {
+        match self.remaining() {
+            0 => Ok(()),
+            extra => Err(RedoFault::RecordTooLong { extra }),
+        }
+    }
+}
+
+/// Unaligned `u16` numbers inside a record.
+#[derive(Clone, Copy)]
+pub(crate) struct U16Array<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> U16Array<'a> {
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() / 2
+    }
+
+    pub(crate) fn iter(self) -> impl DoubleEndedIterator<Item = u16> + ExactSizeIterator + 'a {
+        self.bytes
+            .chunks_exact(2)
+            .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))
+    }
+}
