@@ -200,6 +200,17 @@ impl Cluster {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("node status: {error}\n{text}\n{said}"))
     }
 
+    /// Waits until every node holds what the volume had when it was called: a node that was away fetches the rest.
+    ///
+    /// # Panics
+    /// Not within a minute.
+    pub fn wait_until_caught_up(&self) {
+        let durable = self.status().iter().map(|node| node.vdl).max().unwrap_or(0);
+        crate::wait_for("all nodes have caught up", Duration::from_secs(60), || {
+            self.status().iter().all(|node| node.scl >= durable)
+        });
+    }
+
     /// # Panics
     /// The node does not start.
     pub fn start_node(&mut self, index: usize) {

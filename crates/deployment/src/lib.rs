@@ -17,6 +17,7 @@ mod command;
 mod layout;
 mod node;
 mod process;
+mod root;
 mod server;
 mod settings;
 
@@ -26,6 +27,7 @@ pub use command::{capture, run};
 pub use layout::{Layout, NODE_NAMES};
 pub use node::{Node, NodeFlags, six_nodes, start_embedded};
 pub use process::{descendants, is_alive, is_alive_as, kill, wait_until_gone};
+pub use root::as_root;
 pub use rustix::process::Signal;
 pub use server::{Server, ShutdownMode, StartFailed};
 pub use settings::Settings;

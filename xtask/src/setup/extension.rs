@@ -4,9 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use pg_quorum_deployment::{Binaries, run, workspace_root};
+use pg_quorum_deployment::{Binaries, as_root, run, workspace_root};
 
-use super::root::as_root;
 use crate::report;
 
 /// Installs the files that differ from the installed ones.

@@ -3,7 +3,6 @@
 mod build;
 mod extension;
 mod packages;
-mod root;
 
 pub use build::{build, cargo};
 pub use extension::install_extension;

@@ -9,9 +9,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use pg_quorum_deployment::{capture, run};
+use pg_quorum_deployment::{as_root, capture, run};
 
-use super::root::as_root;
 use crate::report;
 
 /// PostgreSQL's packages: all in the same version. `postgresql-15` holds the contrib modules, too.

@@ -1,0 +1,228 @@
+//! An existing cluster moves to the nodes by two settings and a start.
+
+use std::time::Duration;
+
+use pg_quorum_deployment::{Settings, ShutdownMode, as_root, run};
+use pg_quorum_tests::checks::{assert_same_dump, check_everything, dump};
+use pg_quorum_tests::cluster::{Cluster, Plan};
+use pg_quorum_tests::{sql, wait_for};
+
+/// A stock cluster, filled and stopped, in the place of the cluster's server.
+fn stock_cluster(name: &str, initdb: &[&str], content: &str) -> Cluster {
+    let cluster = Cluster::nodes_only(name, Plan::default());
+    cluster.server.initdb(initdb).expect("initdb");
+    cluster.server.trust_loopback().expect("write pg_hba.conf");
+    cluster
+        .server
+        .configure(&Settings::local(cluster.server.port, &cluster.layout.sockets()))
+        .expect("write postgresql.conf");
+    cluster.start_server();
+    sql::execute(&mut cluster.connect(), content);
+    cluster
+}
+
+fn adopt(cluster: &Cluster) {
+    cluster
+        .server
+        .configure(&Settings::default().with_quorum(&cluster.addresses()))
+        .expect("write postgresql.conf");
+}
+
+const CONTENT: &str = "\
+    CREATE TABLE t (id int PRIMARY KEY, a text); \
+    INSERT INTO t SELECT g, md5(g::text) FROM generate_series(1, 20000) g; \
+    DELETE FROM t WHERE id % 7 = 0; UPDATE t SET a = 'x' || a WHERE id % 11 = 0; \
+    CREATE SEQUENCE s; SELECT nextval('s'); \
+    CREATE UNLOGGED TABLE u (a int PRIMARY KEY); INSERT INTO u VALUES (1)";
+
+#[test]
+fn a_stopped_cluster_is_adopted_by_two_settings() {
+    let mut cluster = stock_cluster("adoption", &[], CONTENT);
+    sql::execute(&mut cluster.connect(), "CREATE DATABASE other");
+    sql::execute(
+        &mut sql::connect(&cluster.server.database_uri("other")),
+        "CREATE TABLE o AS SELECT 1 AS a",
+    );
+    let before = dump(&cluster.server);
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+    adopt(&cluster);
+    cluster.start_server();
+    assert_same_dump(&before, &dump(&cluster.server));
+    check_everything(&cluster.server);
+    // From now on it lives at the nodes.
+    sql::execute(
+        &mut cluster.connect(),
+        "DROP EXTENSION IF EXISTS pg_visibility CASCADE; TRUNCATE u",
+    );
+    let before = dump_without_tools(&cluster);
+    cluster.burn_compute();
+    cluster.create_compute();
+    cluster.start_server();
+    assert_same_dump(&before, &dump_without_tools(&cluster));
+    check_everything(&cluster.server);
+}
+
+/// The checks install extensions; a dump from before them has none.
+fn dump_without_tools(cluster: &Cluster) -> String {
+    for database in ["postgres", "other", "template1"] {
+        let mut client = sql::connect(&cluster.server.database_uri(database));
+        sql::execute(
+            &mut client,
+            "DROP EXTENSION IF EXISTS pg_visibility; DROP EXTENSION IF EXISTS amcheck",
+        );
+    }
+    dump(&cluster.server)
+}
+
+#[test]
+fn a_cluster_with_data_checksums_is_adopted() {
+    let mut cluster = stock_cluster("checksums", &["--data-checksums"], CONTENT);
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+    adopt(&cluster);
+    cluster.start_server();
+    cluster.burn_compute();
+    cluster.create_compute();
+    cluster.start_server();
+    let mut client = cluster.connect();
+    assert_eq!(sql::value(&mut client, "SHOW data_checksums"), "on");
+    assert_eq!(sql::value(&mut client, "SELECT count(*) FROM t"), "17143");
+    check_everything(&cluster.server);
+}
+
+#[test]
+fn a_cluster_that_was_not_stopped_cleanly_is_refused() {
+    let cluster = stock_cluster("unclean", &[], CONTENT);
+    cluster.server.kill_everything().expect("kill the server");
+    adopt(&cluster);
+    let said = cluster.refused_start();
+    assert!(
+        said.contains("not shut down cleanly") || said.contains("not stopped cleanly"),
+        "{said}"
+    );
+    assert!(said.contains("HINT"), "no hint:\n{said}");
+    // Started and stopped without the library, it is welcome.
+    cluster
+        .server
+        .configure(&Settings::default().with("shared_preload_libraries", ""))
+        .expect("write postgresql.conf");
+    cluster.start_server();
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+    adopt(&cluster);
+    cluster.start_server();
+    assert_eq!(
+        sql::value(&mut cluster.connect(), "SELECT count(*) FROM t"),
+        "17143"
+    );
+}
+
+/// The import dies half way; the next start sends everything again.
+#[test]
+fn an_interrupted_import_is_replaced_by_the_next_start() {
+    let cluster = stock_cluster("interrupted-import", &[], CONTENT);
+    sql::execute(
+        &mut cluster.connect(),
+        "CREATE TABLE large AS SELECT g, repeat(md5(g::text), 30) AS a FROM generate_series(1, 200000) g",
+    );
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+    adopt(&cluster);
+    let starting = std::thread::spawn({
+        let server = cluster.server.clone();
+        move || server.start()
+    });
+    wait_for("the import runs", Duration::from_secs(60), || {
+        cluster
+            .status()
+            .iter()
+            .any(|node| node.state.as_deref() == Some("importing"))
+    });
+    cluster.server.kill_everything().expect("kill the server");
+    assert!(
+        starting.join().expect("the starting thread").is_err(),
+        "the import was over before it was killed"
+    );
+    cluster.start_server();
+    assert_eq!(
+        sql::value(&mut cluster.connect(), "SELECT count(*) FROM large"),
+        "200000"
+    );
+    check_everything(&cluster.server);
+}
+
+/// A cluster as Debian makes them: its configuration is in /etc, outside of its data directory.
+#[test]
+fn a_debian_cluster_is_adopted_where_it_is() {
+    let cluster = Cluster::nodes_only("debian", Plan::default());
+    let name = format!("pgq{}", std::process::id());
+    let debian = DebianCluster::create(&cluster, &name);
+    debian.control("start");
+    let mut client = sql::connect(&cluster.server.uri());
+    sql::execute(&mut client, CONTENT);
+    drop(client);
+    let before = dump(&cluster.server);
+    debian.control("stop");
+    let settings = Settings::default().with_quorum(&cluster.addresses()).to_conf();
+    let draft = cluster.layout.root.join("quorum.conf");
+    std::fs::write(&draft, settings).expect("write the settings");
+    let target = format!("/etc/postgresql/15/{name}/conf.d/quorum.conf");
+    run(as_root("install")
+        .expect("root")
+        .args(["-m", "644"])
+        .arg(&draft)
+        .arg(target))
+    .expect("install the settings");
+    debian.control("start");
+    assert_same_dump(&before, &dump(&cluster.server));
+    check_everything(&cluster.server);
+    let shown = sql::value(&mut cluster.connect(), "SHOW shared_preload_libraries");
+    assert_eq!(shown, "pg_quorum");
+}
+
+/// Dropped, with everything that it has in /etc, when the test ends.
+struct DebianCluster {
+    name: String,
+}
+
+impl DebianCluster {
+    fn create(cluster: &Cluster, name: &str) -> DebianCluster {
+        let server = &cluster.server;
+        let mut command = as_root("pg_createcluster").expect("root");
+        command
+            .args([
+                "15",
+                name,
+                "--start-conf",
+                "manual",
+                "--port",
+                &server.port.to_string(),
+                "--datadir",
+            ])
+            .arg(&server.pgdata)
+            .arg("--logfile")
+            .arg(&server.log)
+            .arg("--user")
+            .arg(&server.account.name)
+            .args(["--locale", "C.UTF-8", "--", "--auth=trust", "--username=postgres"]);
+        pg_quorum_deployment::capture(&mut command).expect("pg_createcluster");
+        DebianCluster {
+            name: name.to_owned(),
+        }
+    }
+
+    fn control(&self, action: &str) {
+        let mut command = as_root("pg_ctlcluster").expect("root");
+        // Systemd, where it runs, would start it as a service of its own.
+        command.args(["--skip-systemctl-redirect", "15", &self.name, action]);
+        pg_quorum_deployment::capture(&mut command).expect("pg_ctlcluster");
+    }
+}
+
+impl Drop for DebianCluster {
+    fn drop(&mut self) {
+        if let Ok(mut command) = as_root("pg_dropcluster") {
+            command.args(["--stop", "15", &self.name]);
+            if let Err(error) = pg_quorum_deployment::capture(&mut command) {
+                eprintln!("{error:#}");
+            }
+        }
+    }
+}

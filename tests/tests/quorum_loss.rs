@@ -1,0 +1,196 @@
+//! Nodes die under load: two of six change nothing, a third makes commits wait, and none of it loses anything.
+
+use std::time::{Duration, Instant};
+
+use pg_quorum_deployment::{Signal, kill};
+use pg_quorum_tests::checks::check_everything;
+use pg_quorum_tests::cluster::Cluster;
+use pg_quorum_tests::ledger::Ledger;
+use pg_quorum_tests::{is_full, sql, wait_for};
+use postgres::Client;
+
+fn busy() -> Duration {
+    Duration::from_secs(if is_full() { 15 } else { 2 })
+}
+
+#[test]
+fn two_dead_nodes_fail_no_commit_and_a_third_only_delays_them() {
+    let mut cluster = Cluster::start("quorum-loss");
+    let mut ledger = Ledger::prepare(&cluster.server, 2);
+    sql::execute(
+        &mut cluster.connect(),
+        "CREATE TABLE elsewhere AS SELECT g AS a, repeat('x', 500) AS b FROM generate_series(1, 20000) g",
+    );
+    // A start empties the caches: the table's pages are at the nodes only.
+    cluster
+        .server
+        .stop(pg_quorum_deployment::ShutdownMode::Fast)
+        .expect("pg_ctl stop");
+    cluster.start_server();
+    let mut reader = cluster.connect();
+    let load = ledger.start(&cluster.server, 8);
+    std::thread::sleep(busy());
+
+    cluster.kill_node(0);
+    cluster.kill_node(3);
+    load.wait_for_progress(500, Duration::from_secs(60));
+    std::thread::sleep(busy());
+
+    cluster.kill_node(5);
+    // Commits in flight may still have been durable. Then nothing moves any more.
+    let mut before = load.acknowledged();
+    wait_for("commits stall", Duration::from_secs(30), || {
+        std::thread::sleep(Duration::from_millis(500));
+        std::mem::replace(&mut before, load.acknowledged()) == load.acknowledged()
+    });
+    assert_eq!(
+        sql::value(&mut reader, "SELECT count(*) FROM pgbench_branches"),
+        "2",
+        "cached pages"
+    );
+    assert_eq!(
+        sql::value(&mut reader, "SELECT sum(length(b)) FROM elsewhere"),
+        "10000000",
+        "pages at the nodes"
+    );
+
+    cluster.start_node(5);
+    load.wait_for_progress(500, Duration::from_secs(60));
+    cluster.start_node(0);
+    cluster.start_node(3);
+    std::thread::sleep(busy());
+    ledger.finish(load);
+    assert!(
+        ledger.failed.is_empty(),
+        "commits failed: {:?}",
+        &ledger.failed[..ledger.failed.len().min(3)]
+    );
+    assert!(
+        ledger.unknown.is_empty(),
+        "connections broke: {:?}",
+        ledger.unknown
+    );
+    cluster.wait_until_caught_up();
+    ledger.check(&mut cluster.connect());
+    check_everything(&cluster.server);
+}
+
+/// Stock PostgreSQL ends the wait for a synchronous standby at a cancel, warns, and the transaction is visible. Here
+/// that would show, and acknowledge, what a failover may take back.
+#[test]
+fn ending_a_session_whose_commit_waits_acknowledges_nothing_and_shows_nothing() {
+    let mut cluster = Cluster::start("waiting-commit");
+    sql::execute(&mut cluster.connect(), "CREATE TABLE t (a int)");
+    let mut observer = cluster.connect();
+    for index in [1, 2, 4] {
+        cluster.kill_node(index);
+    }
+    let cancelled = Waiting::begin(&cluster, &mut observer, 1);
+    let terminated = Waiting::begin(&cluster, &mut observer, 2);
+    sql::execute(
+        &mut observer,
+        &format!("SELECT pg_cancel_backend({})", cancelled.pid),
+    );
+    sql::execute(
+        &mut observer,
+        &format!("SELECT pg_terminate_backend({})", terminated.pid),
+    );
+    kill(cancelled.pid, Signal::INT);
+    let watched_since = Instant::now();
+    while watched_since.elapsed() < Duration::from_secs(3) {
+        assert_eq!(
+            sql::value(&mut observer, "SELECT count(*) FROM t"),
+            "0",
+            "not durable, and visible"
+        );
+        assert!(!cancelled.has_ended(), "the cancelled COMMIT returned");
+        assert!(!terminated.has_ended(), "the terminated COMMIT returned");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    cluster.start_node(1);
+    // Once durable, a COMMIT has happened: saying so, or ending the connection, are both true.
+    cancelled.thread.join().expect("the cancelled client");
+    terminated.thread.join().expect("the terminated client");
+    wait_for(
+        "both rows are visible when they are durable",
+        Duration::from_secs(30),
+        || sql::value(&mut observer, "SELECT count(*) FROM t") == "2",
+    );
+}
+
+/// A client whose COMMIT waits for the quorum.
+struct Waiting {
+    pid: u32,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Waiting {
+    fn begin(cluster: &Cluster, observer: &mut Client, value: i32) -> Waiting {
+        let mut client = cluster.connect();
+        let pid: u32 = sql::value(&mut client, "SELECT pg_backend_pid()")
+            .parse()
+            .expect("a pid");
+        let thread = std::thread::spawn(move || {
+            // Either outcome is right; when it comes is what the test looks at.
+            let _ = client.batch_execute(&format!("INSERT INTO t VALUES ({value})"));
+        });
+        wait_for("the COMMIT waits for the quorum", Duration::from_secs(30), || {
+            let wait = format!("SELECT coalesce(wait_event, '') FROM pg_stat_activity WHERE pid = {pid}");
+            sql::value(observer, &wait) == "SyncRep"
+        });
+        Waiting { pid, thread }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+}
+
+/// The same wait guards COMMIT PREPARED and PREPARE TRANSACTION, and `synchronous_commit = local` is no way round it.
+#[test]
+fn no_kind_of_commit_is_acknowledged_without_a_quorum() {
+    let mut cluster = Cluster::start_with(
+        "commit-kinds",
+        pg_quorum_tests::cluster::Plan {
+            settings: pg_quorum_deployment::Settings::default().with("max_prepared_transactions", 10),
+            ..Default::default()
+        },
+    );
+    let mut client = cluster.connect();
+    sql::execute(&mut client, "CREATE TABLE t (a int)");
+    sql::execute(
+        &mut client,
+        "BEGIN; INSERT INTO t VALUES (1); PREPARE TRANSACTION 'one'",
+    );
+    for index in [0, 2, 5] {
+        cluster.kill_node(index);
+    }
+    let statements = [
+        "COMMIT PREPARED 'one'",
+        "BEGIN; INSERT INTO t VALUES (2); PREPARE TRANSACTION 'two'",
+        "SET synchronous_commit = local; INSERT INTO t VALUES (3)",
+    ];
+    let threads: Vec<_> = statements
+        .map(|statement| {
+            let mut client = cluster.connect();
+            (
+                statement,
+                std::thread::spawn(move || sql::execute(&mut client, statement)),
+            )
+        })
+        .into();
+    std::thread::sleep(Duration::from_secs(2));
+    for (statement, thread) in &threads {
+        assert!(
+            !thread.is_finished(),
+            "acknowledged without a quorum: {statement}"
+        );
+    }
+    cluster.start_node(2);
+    for (_, thread) in threads {
+        thread
+            .join()
+            .expect("the statement succeeds once there is a quorum");
+    }
+    assert_eq!(sql::value(&mut client, "SELECT count(*) FROM t"), "2");
+}
