@@ -15,15 +15,17 @@ mod pglz;
 mod raw_record;
 mod reader;
 mod record;
+mod records;
 mod redo;
 mod rmgr;
+mod slru;
 mod splitter;
 #[cfg(test)]
 mod stream_tests;
 mod v15;
 
 pub use builder::WalBuilder;
-pub use effects::{Effects, MetaChange, PageEffect, RedoContext, SlruRange, SlruTruncation, effects};
+pub use effects::{Effects, MetaChange, PageEffect, RedoContext, effects};
 pub use error::{RedoError, WalError};
 pub use framing::WalLayout;
 pub use image::restore_image;
@@ -32,5 +34,6 @@ pub use raw_record::{RawRecord, split_run};
 pub use record::{BlockImage, BlockRef, Compression, Record};
 pub use redo::{Page, RedoFault, apply};
 pub use rmgr::Rmgr;
+pub use slru::{SlruRange, SlruTruncation};
 pub use splitter::WalSplitter;
 pub use v15::{RECORD_HEADER_BYTES, identify};

@@ -2,14 +2,22 @@
 
 use pg_quorum_types::ForkNumber;
 
-use crate::Record;
+use crate::v15::kind::xlog;
+use crate::{Record, Rmgr, WalError};
 
 use super::{Effects, PageEffect};
 
 /// Every block reference is a page that may change, whoever replays it. The free space map is left out.
-pub(super) fn add_referenced_blocks(record: &Record, effects: &mut Effects) {
+pub(super) fn add_referenced_blocks(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
     for block in &record.blocks {
         if block.rel.fork == ForkNumber::FreeSpaceMap {
+            continue;
+        }
+        if record.rmgr == Rmgr::Xlog && block.image.is_none() {
+            // xlog_redo, 15.18: a page image for hint bits may have been left out.
+            if record.kind() == xlog::FPI {
+                return Err(record.main_reader().bad("a page image record without the image"));
+            }
             continue;
         }
         effects.pages.push(PageEffect {
@@ -18,4 +26,5 @@ pub(super) fn add_referenced_blocks(record: &Record, effects: &mut Effects) {
             extends: true,
         });
     }
+    Ok(())
 }

@@ -1,7 +1,9 @@
 //! Changes that are not changes of a page.
 
 use bytes::Bytes;
-use pg_quorum_types::{DatabaseKey, Lsn, RelFileNode, RelFork, SlruKind};
+use pg_quorum_types::{DatabaseKey, Lsn, RelFileNode, RelFork};
+
+use crate::slru::SlruTruncation;
 
 /// A change of the volume's non-relational state, or of what relations there are.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -10,8 +12,8 @@ pub enum MetaChange {
     RelationCreated {
         fork: RelFork,
     },
-    /// The fork has at most `blocks` blocks. What was behind is gone: it reads as zeros if the fork grows
-    /// again.
+    /// The fork has at most `blocks` blocks, if it exists. What was behind is gone: it reads as zeros if the
+    /// fork grows again.
     RelationTruncated {
         fork: RelFork,
         blocks: u32,
@@ -24,7 +26,8 @@ pub enum MetaChange {
     DatabaseCreated {
         database: DatabaseKey,
     },
-    /// `to` is what `from` is at the record: every fork of every relation, and the relation map.
+    /// `to`, whatever was there, is what `from` is at the record: every fork of every relation, and the
+    /// relation map.
     DatabaseCopied {
         from: DatabaseKey,
         to: DatabaseKey,
@@ -70,22 +73,4 @@ pub enum MetaChange {
     ReplicationOriginDropped {
         origin: u16,
     },
-}
-
-/// Which pages of an SLRU a truncation removes. Whole files go, 32 pages each.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SlruTruncation {
-    pub kind: SlruKind,
-    pub range: SlruRange,
-}
-
-/// The removed part of an SLRU, which wraps around.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SlruRange {
-    /// Every file all of whose pages precede this page.
-    Before { cutoff_page: u32 },
-    /// The files from `first` up to, without, `end`, in units of files; they wrap around.
-    Files { first: u32, end: u32 },
-    /// Everything.
-    All,
 }

@@ -4,14 +4,20 @@
 //! changes. Every record is known: there is no "other" that is skipped.
 
 mod blocks;
+mod directories;
 mod meta;
+mod origin;
+mod settings;
+mod slru;
+mod storage;
+mod transaction;
 
 use pg_quorum_types::PageKey;
 use smallvec::SmallVec;
 
 use crate::{Record, Rmgr, WalError};
 
-pub use meta::{MetaChange, SlruRange, SlruTruncation};
+pub use meta::MetaChange;
 
 /// What redo must know beside the record: settings that the log itself carries.
 ///
@@ -46,15 +52,30 @@ pub struct Effects {
     pub meta: SmallVec<[MetaChange; 2]>,
 }
 
+impl Effects {
+    /// A page that exists afterwards. Neighbours in a record often are the same page: it counts once.
+    fn add_page(&mut self, key: PageKey, full: bool) {
+        let same = |effect: &PageEffect| effect.key == key;
+        if self.pages.last().is_some_and(same) || self.pages.iter().any(same) {
+            return;
+        }
+        self.pages.push(PageEffect {
+            key,
+            full,
+            extends: true,
+        });
+    }
+}
+
 /// What `record` changes.
 ///
 /// # Errors
 /// A record that contradicts the format of its kind.
-pub fn effects(record: &Record, _ctx: &RedoContext) -> Result<Effects, WalError> {
+pub fn effects(record: &Record, ctx: &RedoContext) -> Result<Effects, WalError> {
     let mut effects = Effects::default();
-    blocks::add_referenced_blocks(record, &mut effects);
+    blocks::add_referenced_blocks(record, &mut effects)?;
     match record.rmgr {
-        // Only the pages that they name, and maps of what is visible.
+        // The pages that they name, and maps of what is visible.
         Rmgr::Heap2 | Rmgr::Heap => {}
         // Only the pages that they name.
         Rmgr::Btree
@@ -65,18 +86,27 @@ pub fn effects(record: &Record, _ctx: &RedoContext) -> Result<Effects, WalError>
         | Rmgr::SpGist
         | Rmgr::Brin
         | Rmgr::Generic => {}
-        Rmgr::Xlog
-        | Rmgr::Transaction
-        | Rmgr::Storage
-        | Rmgr::Clog
-        | Rmgr::Database
-        | Rmgr::Tablespace
-        | Rmgr::MultiXact
-        | Rmgr::RelMap
-        | Rmgr::Standby
-        | Rmgr::CommitTs
-        | Rmgr::ReplicationOrigin
-        | Rmgr::LogicalMessage => {}
+        Rmgr::Xlog => settings::add(record, ctx, &mut effects)?,
+        Rmgr::Transaction => transaction::add(record, ctx, &mut effects)?,
+        Rmgr::Storage => storage::add(record, &mut effects)?,
+        Rmgr::Clog => slru::add_clog(record, &mut effects)?,
+        Rmgr::CommitTs => slru::add_commit_ts(record, &mut effects)?,
+        Rmgr::MultiXact => slru::add_multixact(record, &mut effects)?,
+        Rmgr::Database => directories::add_database(record, &mut effects)?,
+        Rmgr::Tablespace => directories::add_tablespace(record, &mut effects)?,
+        Rmgr::RelMap => directories::add_relation_map(record, &mut effects)?,
+        Rmgr::ReplicationOrigin => origin::add(record, &mut effects)?,
+        // For standbys and decoding only.
+        Rmgr::Standby | Rmgr::LogicalMessage => {}
     }
     Ok(effects)
+}
+
+/// For a kind that the caller's `match` does not list: [`Record::decode`] has refused it before.
+fn unknown(record: &Record) -> WalError {
+    WalError::UnknownRecord {
+        lsn: record.start,
+        rmgr: record.rmgr,
+        info: record.info,
+    }
 }

@@ -15,6 +15,7 @@ pub(crate) mod heap_tuple;
 pub(crate) mod page;
 mod relation;
 mod sequence;
+mod slru;
 pub(crate) mod visibility_map;
 
 use pg_quorum_types::{BLOCK_SIZE, PageKey};
@@ -47,7 +48,13 @@ pub fn apply(record: &Record, key: &PageKey, page: &mut Page, ctx: &RedoContext)
                 },
             })
         }
-        PageKey::Slru { .. } => Err(unsupported(record, key)),
+        PageKey::Slru { kind, page: number } => match slru::apply(record, kind, number, page, ctx)? {
+            true => Ok(()),
+            false => Err(RedoError::NotAffected {
+                lsn: record.start,
+                key: *key,
+            }),
+        },
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod identify;
 pub(crate) mod kind;
+pub(crate) mod settings;
 
 pub use identify::identify;
 

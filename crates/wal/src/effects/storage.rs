@@ -1,0 +1,92 @@
+//! Creation and truncation of relation files.
+
+use pg_quorum_types::{ForkNumber, PageKey, RelFork};
+
+use crate::v15::kind::storage as kind;
+use crate::{Record, WalError};
+
+use super::{Effects, MetaChange, PageEffect, unknown};
+
+/// `SMGR_TRUNCATE_HEAP`.
+const TRUNCATE_HEAP: i32 = 0x0001;
+/// `SMGR_TRUNCATE_VM`.
+const TRUNCATE_VISIBILITY_MAP: i32 = 0x0002;
+/// Heap blocks that one page of a visibility map covers (`HEAPBLOCKS_PER_PAGE`): two bits each, behind a
+/// page header of 24 bytes.
+const HEAP_BLOCKS_PER_MAP_PAGE: u32 = (8192 - 24) * 4;
+
+/// `smgr_redo`, 15.18. Free space maps are not in the volume.
+pub(super) fn add(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+    match record.kind() {
+        kind::CREATE => add_creation(record, effects),
+        kind::TRUNCATE => add_truncation(record, effects),
+        _ => Err(unknown(record)),
+    }
+}
+
+/// `xl_smgr_create`: rnode | forkNum i32.
+fn add_creation(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+    let mut reader = record.main_reader();
+    let rel = reader.rel_file_node()?;
+    let number = reader.i32()?;
+    let fork = u8::try_from(number)
+        .ok()
+        .and_then(ForkNumber::from_number)
+        .ok_or_else(|| reader.bad("a fork that does not exist"))?;
+    if fork != ForkNumber::FreeSpaceMap {
+        effects.meta.push(MetaChange::RelationCreated {
+            fork: RelFork { rel, fork },
+        });
+    }
+    Ok(())
+}
+
+/// `xl_smgr_truncate`: blkno u32 | rnode | flags i32.
+fn add_truncation(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+    let mut reader = record.main_reader();
+    let blocks = reader.u32()?;
+    let rel = reader.rel_file_node()?;
+    let flags = reader.i32()?;
+    let heap = RelFork {
+        rel,
+        fork: ForkNumber::Main,
+    };
+    effects.meta.push(MetaChange::RelationCreated { fork: heap });
+    if flags & TRUNCATE_HEAP != 0 {
+        effects
+            .meta
+            .push(MetaChange::RelationTruncated { fork: heap, blocks });
+    }
+    if flags & TRUNCATE_VISIBILITY_MAP != 0 {
+        add_map_truncation(rel_map(heap), blocks, effects);
+    }
+    Ok(())
+}
+
+fn rel_map(heap: RelFork) -> RelFork {
+    RelFork {
+        fork: ForkNumber::VisibilityMap,
+        ..heap
+    }
+}
+
+/// `visibilitymap_prepare_truncate`: the last page that stays loses the bits of heap blocks that go. A map
+/// that does not exist, or ends before that page, is left as it is.
+fn add_map_truncation(map: RelFork, heap_blocks: u32, effects: &mut Effects) {
+    let last = heap_blocks / HEAP_BLOCKS_PER_MAP_PAGE;
+    let has_tail = !heap_blocks.is_multiple_of(HEAP_BLOCKS_PER_MAP_PAGE);
+    effects.meta.push(MetaChange::RelationTruncated {
+        fork: map,
+        blocks: last + u32::from(has_tail),
+    });
+    if has_tail {
+        effects.pages.push(PageEffect {
+            key: PageKey::Relation {
+                rel: map,
+                block: last,
+            },
+            full: false,
+            extends: false,
+        });
+    }
+}
