@@ -70,7 +70,10 @@ fn check_visibility(client: &mut Client) {
 }
 
 /// Reading a table in the order of each of its B-tree indexes gives the rows that a sequential scan gives.
-fn check_index_scans(client: &mut Client) {
+///
+/// # Panics
+/// It does not.
+pub fn check_index_scans(client: &mut Client) {
     const INDEXES: &str = "\
         SELECT i.indrelid::regclass::text, i.indexrelid::regclass::text, \
                (SELECT string_agg(pg_get_indexdef(i.indexrelid, k, false), ', ' ORDER BY k) \

@@ -61,6 +61,18 @@ impl Cluster {
     /// # Panics
     /// The set-up fails.
     pub fn nodes_only(name: &str, plan: Plan) -> Cluster {
+        let mut cluster = Cluster::stopped(name, plan);
+        for index in 0..cluster.nodes.len() {
+            cluster.start_node(index);
+        }
+        cluster
+    }
+
+    /// The directories only: nothing runs.
+    ///
+    /// # Panics
+    /// The set-up fails.
+    pub fn stopped(name: &str, plan: Plan) -> Cluster {
         let account = Account::for_servers().expect("an account for servers");
         let scratch = Scratch::new(&account, name);
         let layout = Layout::new(scratch.path());
@@ -78,7 +90,7 @@ impl Cluster {
             binaries,
             account,
         };
-        let mut cluster = Cluster {
+        Cluster {
             layout,
             processes: nodes.iter().map(|_| None).collect(),
             nodes,
@@ -86,11 +98,7 @@ impl Cluster {
             plan,
             computes: 1,
             _scratch: scratch,
-        };
-        for index in 0..cluster.nodes.len() {
-            cluster.start_node(index);
         }
-        cluster
     }
 
     /// `initdb` with the settings of a compute node.
@@ -100,6 +108,17 @@ impl Cluster {
     pub fn make_cluster(&self) {
         self.server.initdb(&self.plan.initdb).expect("initdb");
         self.configure(&self.server);
+    }
+
+    /// `initdb` for a server that knows nothing of the nodes.
+    ///
+    /// # Panics
+    /// `initdb` fails.
+    pub fn make_stock_cluster(&self, initdb: &[&str]) {
+        self.server.initdb(initdb).expect("initdb");
+        self.server.trust_loopback().expect("write pg_hba.conf");
+        let settings = Settings::local(self.server.port, &self.layout.sockets());
+        self.server.configure(&settings).expect("write postgresql.conf");
     }
 
     fn configure(&self, server: &Server) {

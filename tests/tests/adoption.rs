@@ -10,12 +10,7 @@ use pg_quorum_tests::{sql, wait_for};
 /// A stock cluster, filled and stopped, in the place of the cluster's server.
 fn stock_cluster(name: &str, initdb: &[&str], content: &str) -> Cluster {
     let cluster = Cluster::nodes_only(name, Plan::default());
-    cluster.server.initdb(initdb).expect("initdb");
-    cluster.server.trust_loopback().expect("write pg_hba.conf");
-    cluster
-        .server
-        .configure(&Settings::local(cluster.server.port, &cluster.layout.sockets()))
-        .expect("write postgresql.conf");
+    cluster.make_stock_cluster(initdb);
     cluster.start_server();
     sql::execute(&mut cluster.connect(), content);
     cluster

@@ -67,8 +67,18 @@ pub fn kill(pid: u32, signal: Signal) {
 
 /// Waits until the process has ended. Returns whether it did within the time.
 pub fn wait_until_gone(pid: u32, within: Duration) -> bool {
+    wait_while(within, || is_alive(pid))
+}
+
+/// Waits until the process has ended and its parent has taken note. Until then its number is in use, and
+/// PostgreSQL takes a number that is in use for a living postmaster.
+pub(crate) fn wait_until_reaped(pid: u32, within: Duration) -> bool {
+    wait_while(within, || name_and_state(pid).is_some())
+}
+
+fn wait_while(within: Duration, condition: impl Fn() -> bool) -> bool {
     let deadline = Instant::now() + within;
-    while is_alive(pid) {
+    while condition() {
         if Instant::now() > deadline {
             return false;
         }

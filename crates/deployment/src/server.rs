@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
 
-use crate::process::{descendants, is_alive_as, kill, wait_until_gone};
+use crate::process::{descendants, is_alive_as, kill, wait_until_reaped};
 use crate::{Account, Binaries, Settings, capture};
 
 /// How long `pg_ctl` waits for a server to start: a first import of a large cluster takes its time.
@@ -212,7 +212,7 @@ impl Server {
             kill(*child, Signal::KILL);
         }
         for pid in children.into_iter().chain([postmaster]) {
-            if !wait_until_gone(pid, Duration::from_secs(30)) {
+            if !wait_until_reaped(pid, Duration::from_secs(30)) {
                 bail!("process {pid} survives SIGKILL");
             }
         }
