@@ -2,6 +2,7 @@
 //!
 //! It needs Rust and nothing else: what is missing on a Debian machine it installs, and says so.
 
+mod bench;
 mod cluster;
 mod report;
 mod setup;
@@ -36,6 +37,10 @@ enum Task {
     ///
     /// Example: cargo xtask test burn --full
     Test(verify::TestOptions),
+    /// Runs the benchmarks, or the named ones only, and prints one JSON object a line for each figure.
+    ///
+    /// Example: cargo xtask bench commit --seconds 10 --json figures.json
+    Bench(bench::BenchOptions),
 }
 
 fn main() -> ExitCode {
@@ -53,5 +58,6 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         Task::Up(options) => cluster::up(&options).map(|()| ExitCode::SUCCESS),
         Task::Down { dir } => cluster::down(&dir).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => verify::test(&options),
+        Task::Bench(options) => bench::bench(&options).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -1,0 +1,74 @@
+//! `cargo xtask bench`: figures as ratios, taken alternately in one run, since a machine's own speed drifts.
+
+mod commit;
+mod figure;
+mod ingest;
+mod psql;
+mod redo;
+mod setup;
+mod wire;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Args;
+use pg_quorum_deployment::Binaries;
+
+use self::figure::Figures;
+use self::setup::Bench;
+use crate::{report, setup as machine};
+
+#[derive(Args)]
+pub struct BenchOptions {
+    /// Which benchmarks (all): commit, wire, redo, ingest.
+    names: Vec<String>,
+    /// Also appends the figures to this file.
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Length of one run of pgbench.
+    #[arg(long, default_value_t = 5)]
+    seconds: u32,
+    /// Runs of each kind, alternating; the median counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: u32,
+    /// pgbench's scale.
+    #[arg(long, default_value_t = 20)]
+    scale: u32,
+    /// First of some thirty ports.
+    #[arg(long, default_value_t = 16432)]
+    port_base: u16,
+    /// Megabytes of WAL for `ingest`; 10240 is the full figure.
+    #[arg(long, default_value_t = 1024)]
+    ingest_mb: u64,
+    /// Where the clusters are kept while it runs [default: target/bench].
+    #[arg(long)]
+    dir: Option<PathBuf>,
+}
+
+type Benchmark = fn(&Bench<'_>, &mut Figures) -> Result<()>;
+
+const BENCHMARKS: [(&str, Benchmark); 4] =
+    [("commit", commit::run), ("wire", wire::run), ("redo", redo::run), ("ingest", ingest::run)];
+
+/// Runs the benchmarks.
+///
+/// # Errors
+/// An unknown name, or anything that fails while it runs.
+pub fn bench(options: &BenchOptions) -> Result<()> {
+    let known = || BENCHMARKS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    if let Some(unknown) = options.names.iter().find(|name| !BENCHMARKS.iter().any(|(known, _)| known == name)) {
+        bail!("there is no benchmark {unknown}; there are: {}", known());
+    }
+    machine::install_packages()?;
+    machine::build()?;
+    machine::install_extension(&Binaries::locate())?;
+    let bench = Bench::prepare(options)?;
+    let mut figures = Figures::to(options.json.as_deref())?;
+    for (name, run) in BENCHMARKS {
+        if options.names.is_empty() || options.names.iter().any(|chosen| chosen == name) {
+            report::step(&format!("Benchmark {name}"));
+            run(&bench, &mut figures)?;
+        }
+    }
+    Ok(())
+}
