@@ -19,12 +19,23 @@ pub fn run(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
             for (rig, tps) in rigs.iter().zip(&mut tps) {
                 tps.push(pgbench(&rig.server, clients, bench.options.seconds)?.tps);
             }
-            let last: Vec<String> = tps.iter().filter_map(|tps| Some(format!("{:.0}", tps.last()?))).collect();
-            report::detail(&format!("{clients} clients, round {round}: {} tps", last.join(" / ")));
+            let last: Vec<String> = tps
+                .iter()
+                .filter_map(|tps| Some(format!("{:.0}", tps.last()?)))
+                .collect();
+            report::detail(&format!(
+                "{clients} clients, round {round}: {} tps",
+                last.join(" / ")
+            ));
         }
         let [quorum, receivers, plain] = tps.map(median);
         figures.compare(&format!("commit_{clients}_clients"), quorum, receivers, "tps")?;
-        figures.compare(&format!("commit_{clients}_clients_against_one_disk"), quorum, plain, "tps")?;
+        figures.compare(
+            &format!("commit_{clients}_clients_against_one_disk"),
+            quorum,
+            plain,
+            "tps",
+        )?;
     }
     Ok(())
 }

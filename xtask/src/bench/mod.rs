@@ -2,7 +2,6 @@
 
 mod commit;
 mod figure;
-mod ingest;
 mod psql;
 mod redo;
 mod setup;
@@ -20,7 +19,7 @@ use crate::{report, setup as machine};
 
 #[derive(Args)]
 pub struct BenchOptions {
-    /// Which benchmarks (all): commit, wire, redo, ingest.
+    /// Which benchmarks (all): commit, wire, redo.
     names: Vec<String>,
     /// Also appends the figures to this file.
     #[arg(long)]
@@ -37,9 +36,6 @@ pub struct BenchOptions {
     /// First of some thirty ports.
     #[arg(long, default_value_t = 16432)]
     port_base: u16,
-    /// Megabytes of WAL for `ingest`; 10240 is the full figure.
-    #[arg(long, default_value_t = 1024)]
-    ingest_mb: u64,
     /// Where the clusters are kept while it runs [default: target/bench].
     #[arg(long)]
     dir: Option<PathBuf>,
@@ -47,16 +43,26 @@ pub struct BenchOptions {
 
 type Benchmark = fn(&Bench<'_>, &mut Figures) -> Result<()>;
 
-const BENCHMARKS: [(&str, Benchmark); 4] =
-    [("commit", commit::run), ("wire", wire::run), ("redo", redo::run), ("ingest", ingest::run)];
+const BENCHMARKS: [(&str, Benchmark); 3] =
+    [("commit", commit::run), ("wire", wire::run), ("redo", redo::run)];
 
 /// Runs the benchmarks.
 ///
 /// # Errors
 /// An unknown name, or anything that fails while it runs.
 pub fn bench(options: &BenchOptions) -> Result<()> {
-    let known = || BENCHMARKS.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-    if let Some(unknown) = options.names.iter().find(|name| !BENCHMARKS.iter().any(|(known, _)| known == name)) {
+    let known = || {
+        BENCHMARKS
+            .iter()
+            .map(|(name, _)| *name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    if let Some(unknown) = options
+        .names
+        .iter()
+        .find(|name| !BENCHMARKS.iter().any(|(known, _)| known == name))
+    {
         bail!("there is no benchmark {unknown}; there are: {}", known());
     }
     machine::install_packages()?;

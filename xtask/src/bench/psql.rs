@@ -9,7 +9,14 @@ use pg_quorum_deployment::{Server, capture};
 pub fn psql(server: &Server, statements: &str) -> Result<String> {
     let mut command = Command::new(server.binaries.postgres("psql"));
     command
-        .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align", "--set=ON_ERROR_STOP=1", "--command"])
+        .args([
+            "--no-psqlrc",
+            "--quiet",
+            "--tuples-only",
+            "--no-align",
+            "--set=ON_ERROR_STOP=1",
+            "--command",
+        ])
         .arg(statements)
         .arg(server.uri());
     Ok(capture(&mut command)?.trim().to_owned())
@@ -18,13 +25,20 @@ pub fn psql(server: &Server, statements: &str) -> Result<String> {
 /// A query's only value, as a number.
 pub fn number(server: &Server, query: &str) -> Result<f64> {
     let text = psql(server, query)?;
-    text.parse().with_context(|| format!("{query} returned {text:?}, not a number"))
+    text.parse()
+        .with_context(|| format!("{query} returned {text:?}, not a number"))
 }
 
 /// `pgbench -i`.
 pub fn fill(server: &Server, scale: u32) -> Result<()> {
     let mut command = Command::new(server.binaries.postgres("pgbench"));
-    command.args(["--initialize", "--quiet", "--scale", &scale.to_string(), &server.uri()]);
+    command.args([
+        "--initialize",
+        "--quiet",
+        "--scale",
+        &scale.to_string(),
+        &server.uri(),
+    ]);
     capture(&mut command)?;
     psql(server, "CHECKPOINT").map(drop)
 }
@@ -39,15 +53,32 @@ pub struct Run {
 pub fn pgbench(server: &Server, clients: u32, seconds: u32) -> Result<Run> {
     let mut command = Command::new(server.binaries.postgres("pgbench"));
     command
-        .args(["--no-vacuum", "--protocol=prepared", "--client", &clients.to_string()])
-        .args(["--jobs", &clients.min(2).to_string(), "--time", &seconds.to_string(), &server.uri()]);
+        .args([
+            "--no-vacuum",
+            "--protocol=prepared",
+            "--client",
+            &clients.to_string(),
+        ])
+        .args([
+            "--jobs",
+            &clients.min(2).to_string(),
+            "--time",
+            &seconds.to_string(),
+            &server.uri(),
+        ]);
     let text = capture(&mut command)?;
     let after = |label: &str| {
         let rest = text.lines().find_map(|line| line.strip_prefix(label))?;
-        rest.split_whitespace().next()?.split('/').next()?.parse::<f64>().ok()
+        rest.split_whitespace()
+            .next()?
+            .split('/')
+            .next()?
+            .parse::<f64>()
+            .ok()
     };
     Ok(Run {
-        transactions: after("number of transactions actually processed: ").context("pgbench printed no count")?,
+        transactions: after("number of transactions actually processed: ")
+            .context("pgbench printed no count")?,
         tps: after("tps = ").context("pgbench printed no tps")?,
     })
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use pg_quorum_deployment::{
-    Account, Binaries, Layout, Node, NodeFlags, Server, Settings, ShutdownMode, Signal, kill, six_nodes, workspace_root,
+    Account, Binaries, Layout, Node, NodeFlags, Server, Settings, ShutdownMode, Signal, kill, six_nodes,
+    workspace_root,
 };
 
 use super::BenchOptions;
@@ -37,10 +38,17 @@ pub struct Rig {
 impl<'a> Bench<'a> {
     pub fn prepare(options: &'a BenchOptions) -> Result<Bench<'a>> {
         let account = Account::for_servers()?;
-        let root = options.dir.clone().unwrap_or_else(|| workspace_root().join("target/bench"));
+        let root = options
+            .dir
+            .clone()
+            .unwrap_or_else(|| workspace_root().join("target/bench"));
         account.create_dir(&root)?;
         if !account.can_enter(&root) {
-            bail!("the user {} cannot reach {}: choose another directory with --dir", account.name, root.display());
+            bail!(
+                "the user {} cannot reach {}: choose another directory with --dir",
+                account.name,
+                root.display()
+            );
         }
         let binaries = Binaries::locate().copy_to(&root.join("bin"), &account)?;
         Ok(Bench {
@@ -96,7 +104,9 @@ impl<'a> Bench<'a> {
     /// Stock PostgreSQL whose commits wait for any four of six `pg_receivewal --synchronous`.
     pub fn receivers(&self) -> Result<Rig> {
         let mut rig = self.rig("receivers", self.options.port_base + 1)?;
-        let names: Vec<String> = (1..=RECEIVERS).map(|number| format!("receiver{number}")).collect();
+        let names: Vec<String> = (1..=RECEIVERS)
+            .map(|number| format!("receiver{number}"))
+            .collect();
         let settings = Self::common_settings(&rig).with("wal_keep_size", "4GB");
         rig.server.configure(&settings)?;
         rig.server.start()?;
@@ -104,11 +114,19 @@ impl<'a> Bench<'a> {
             let directory = rig.layout.root.join(name);
             self.account.create_dir(&directory)?;
             let mut command = self.account.command(self.binaries.postgres("pg_receivewal"));
-            let connection =
-                format!("host=127.0.0.1 port={} user=postgres application_name={name}", rig.server.port);
-            command.arg("--synchronous").arg("--directory").arg(&directory).arg("--dbname").arg(connection);
+            let connection = format!(
+                "host=127.0.0.1 port={} user=postgres application_name={name}",
+                rig.server.port
+            );
+            command
+                .arg("--synchronous")
+                .arg("--directory")
+                .arg(&directory)
+                .arg("--dbname")
+                .arg(connection);
             command.stdout(Stdio::null()).stderr(Stdio::null());
-            rig.processes.push(command.spawn().context("start pg_receivewal")?);
+            rig.processes
+                .push(command.spawn().context("start pg_receivewal")?);
         }
         let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
         let deadline = Instant::now() + Duration::from_secs(60);
@@ -119,7 +137,10 @@ impl<'a> Bench<'a> {
             std::thread::sleep(Duration::from_millis(100));
         }
         let standbys = format!("ANY {RECEIVER_QUORUM} ({})", names.join(", "));
-        super::psql::psql(&rig.server, &format!("ALTER SYSTEM SET synchronous_standby_names = '{standbys}'"))?;
+        super::psql::psql(
+            &rig.server,
+            &format!("ALTER SYSTEM SET synchronous_standby_names = '{standbys}'"),
+        )?;
         super::psql::psql(&rig.server, "SELECT pg_reload_conf()")?;
         fill(&rig.server, self.options.scale)?;
         Ok(rig)
@@ -130,10 +151,12 @@ impl<'a> Bench<'a> {
         let mut rig = self.rig("quorum", self.options.port_base + 2)?;
         rig.nodes = six_nodes(&rig.layout, self.options.port_base + 10);
         for node in &rig.nodes {
-            rig.processes.push(node.start(&self.binaries, &self.account, &NodeFlags::new())?);
+            rig.processes
+                .push(node.start(&self.binaries, &self.account, &NodeFlags::new())?);
         }
         let addresses: Vec<String> = rig.nodes.iter().map(Node::address).collect();
-        rig.server.configure(&Self::common_settings(&rig).with_quorum(&addresses))?;
+        rig.server
+            .configure(&Self::common_settings(&rig).with_quorum(&addresses))?;
         rig.server.start()?;
         super::psql::psql(&rig.server, "CREATE EXTENSION pg_quorum")?;
         fill(&rig.server, self.options.scale)?;

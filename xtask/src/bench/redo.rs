@@ -1,0 +1,122 @@
+//! Redo: records a second on one core in Rust, against stock PostgreSQL's recovery of the same WAL from the same files.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use pg_quorum_deployment::{Server, Settings, ShutdownMode, capture, run as run_command};
+use serde::Deserialize;
+
+use super::figure::Figures;
+use super::psql::pgbench;
+use super::setup::{Bench, Rig};
+use crate::report;
+use crate::setup::cargo;
+
+const CLIENTS: u32 = 8;
+
+/// What the driver `redo_speed` prints.
+#[derive(Deserialize)]
+struct Replay {
+    records: f64,
+    pages: f64,
+    wal_bytes: f64,
+    seconds: f64,
+}
+
+pub fn run(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
+    run_command(&mut cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "pg-quorum-tests",
+        "--bin",
+        "redo_speed",
+    ]))?;
+    let driver = pg_quorum_deployment::Binaries::locate().ours.join("redo_speed");
+    let rig = bench.plain()?;
+    // Neither checkpoints nor full-page images between the copy and the crash.
+    let quiet = Settings::default()
+        .with("checkpoint_timeout", "1h")
+        .with("max_wal_size", "64GB")
+        .with("full_page_writes", "off");
+    rig.server.stop(ShutdownMode::Fast)?;
+    let base = base_copy(&rig)?;
+    rig.server.configure(&quiet)?;
+    rig.server.start()?;
+    report::detail("writing WAL");
+    pgbench(&rig.server, CLIENTS, bench.options.seconds * 4)?;
+    rig.server.kill_everything()?;
+
+    let text = capture(
+        Command::new(&driver)
+            .arg("--base")
+            .arg(&base.pgdata)
+            .arg("--wal")
+            .arg(wal_of(&rig.server)),
+    )?;
+    let ours: Replay = serde_json::from_str(&text).context("redo_speed printed no JSON")?;
+    let stock_seconds = stock_recovery(&rig.server, &base)?;
+    figures.compare(
+        "redo_records",
+        ours.records / ours.seconds,
+        ours.records / stock_seconds,
+        "records/s and core",
+    )?;
+    figures.report(
+        "redo_pages",
+        ours.pages * 8192.0 / 1e6 / ours.seconds,
+        "MB of pages/s and core",
+    )?;
+    figures.report(
+        "redo_wal",
+        ours.wal_bytes / 1e6 / ours.seconds,
+        "MB of WAL/s and core",
+    )
+}
+
+fn wal_of(server: &Server) -> std::path::PathBuf {
+    server.pgdata.join("pg_wal")
+}
+
+/// A copy of the stopped server's files: where both replays begin.
+fn base_copy(rig: &Rig) -> Result<Server> {
+    let mut base = rig.server.clone();
+    base.pgdata = rig.server.pgdata.with_file_name("base");
+    base.log = rig.server.log.with_file_name("base.log");
+    copy_tree(&rig.server, &rig.server.pgdata, &base.pgdata)?;
+    Ok(base)
+}
+
+fn copy_tree(server: &Server, from: &Path, to: &Path) -> Result<()> {
+    run_command(server.account.command("cp").args(["-a", "--"]).arg(from).arg(to))
+}
+
+/// Seconds that stock PostgreSQL's startup process takes to replay the WAL on the copy.
+fn stock_recovery(crashed: &Server, base: &Server) -> Result<f64> {
+    fs::remove_dir_all(wal_of(base))?;
+    copy_tree(base, &wal_of(crashed), &wal_of(base))?;
+    // The copy was stopped cleanly and would not look at the WAL behind its checkpoint, except as an archive recovery.
+    let signal = base.pgdata.join("recovery.signal");
+    fs::write(&signal, "")?;
+    base.account.own(&signal)?;
+    base.configure(
+        &Settings::default()
+            .with("restore_command", "false")
+            .with("full_page_writes", "off"),
+    )?;
+    base.start()?;
+    let log = fs::read_to_string(&base.log)?;
+    base.stop(ShutdownMode::Immediate)?;
+    let Some(line) = log.lines().find(|line| line.contains("redo done at")) else {
+        bail!("stock PostgreSQL reports no redo:\n{log}");
+    };
+    let elapsed = line
+        .split("elapsed: ")
+        .nth(1)
+        .and_then(|rest| rest.split(' ').next());
+    elapsed
+        .and_then(|text| text.parse().ok())
+        .with_context(|| format!("no time in {line:?}"))
+}
