@@ -199,8 +199,8 @@ mod tests {
             let mut at = start;
             let mut rest = u64::from(length).next_multiple_of(8);
             while rest > 0 {
-                if at % WAL_PAGE_BYTES == 0 {
-                    at += if at % SEGMENT == 0 { 40 } else { 24 };
+                if at.is_multiple_of(WAL_PAGE_BYTES) {
+                    at += if at.is_multiple_of(SEGMENT) { 40 } else { 24 };
                 }
                 let step = rest.min(WAL_PAGE_BYTES - at % WAL_PAGE_BYTES);
                 at += step;

@@ -5,6 +5,8 @@
 //! The crate does no I/O, knows no protocol, has no unsafe code, and looks into WAL with checked reads only.
 
 mod builder;
+mod checkpoint;
+mod control;
 mod effects;
 mod error;
 mod framing;
@@ -25,6 +27,8 @@ mod stream_tests;
 mod v15;
 
 pub use builder::WalBuilder;
+pub use checkpoint::CheckpointState;
+pub use control::{ClusterState, ControlFile, ControlFileError};
 pub use effects::{Effects, MetaChange, PageEffect, RedoContext, effects};
 pub use error::{RedoError, WalError};
 pub use framing::WalLayout;
@@ -36,4 +40,4 @@ pub use redo::{Page, RedoFault, apply};
 pub use rmgr::Rmgr;
 pub use slru::{SlruRange, SlruTruncation};
 pub use splitter::WalSplitter;
-pub use v15::{RECORD_HEADER_BYTES, identify};
+pub use v15::{Checkpoint, Parameters, RECORD_HEADER_BYTES, identify};

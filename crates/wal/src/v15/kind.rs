@@ -1,4 +1,5 @@
-//! The kinds of records of each resource manager: the high four bits of `xl_info`.
+//! The kinds of records that are handled by name: the high four bits of `xl_info`. All kinds and their names
+//! stand in `identify.rs`.
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $module:ident { $($name:ident = $value:literal),* $(,)? })*) => {
@@ -11,15 +12,15 @@ macro_rules! kinds {
 kinds! {
     /// `catalog/pg_control.h`.
     xlog {
-        CHECKPOINT_SHUTDOWN = 0x00, CHECKPOINT_ONLINE = 0x10, NOOP = 0x20, NEXTOID = 0x30, SWITCH = 0x40,
-        BACKUP_END = 0x50, PARAMETER_CHANGE = 0x60, RESTORE_POINT = 0x70, FPW_CHANGE = 0x80,
-        END_OF_RECOVERY = 0x90, FPI_FOR_HINT = 0xA0, FPI = 0xB0, OVERWRITE_CONTRECORD = 0xD0,
+        CHECKPOINT_SHUTDOWN = 0x00, CHECKPOINT_ONLINE = 0x10, NEXTOID = 0x30, SWITCH = 0x40,
+        PARAMETER_CHANGE = 0x60, FPW_CHANGE = 0x80,
+        FPI_FOR_HINT = 0xA0, FPI = 0xB0, OVERWRITE_CONTRECORD = 0xD0,
     }
     /// `access/xact.h`.
     transaction {
         OPERATION_MASK = 0x70, HAS_INFO = 0x80,
         COMMIT = 0x00, PREPARE = 0x10, ABORT = 0x20, COMMIT_PREPARED = 0x30, ABORT_PREPARED = 0x40,
-        ASSIGNMENT = 0x50, INVALIDATIONS = 0x60,
+        ASSIGNMENT = 0x50,
     }
     /// `catalog/storage_xlog.h`.
     storage { CREATE = 0x10, TRUNCATE = 0x20 }
@@ -34,7 +35,7 @@ kinds! {
     /// `utils/relmapper.h`.
     relmap { UPDATE = 0x00 }
     /// `storage/standbydefs.h`.
-    standby { LOCK = 0x00, RUNNING_XACTS = 0x10, INVALIDATIONS = 0x20 }
+    standby { RUNNING_XACTS = 0x10 }
     /// `access/commit_ts.h`.
     commit_ts { ZEROPAGE = 0x00, TRUNCATE = 0x10 }
     /// `replication/origin.h`.

@@ -2,11 +2,15 @@
 //!
 //! A byte layout that another major version changes is described here or in a module next to this one.
 
+pub(crate) mod checkpoint;
+pub(crate) mod control;
 mod identify;
 pub(crate) mod kind;
 pub(crate) mod settings;
 
+pub use checkpoint::Checkpoint;
 pub use identify::identify;
+pub use settings::Parameters;
 
 /// `XLOG_PAGE_MAGIC`.
 pub(crate) const PAGE_MAGIC: u16 = 0xD110;
@@ -21,8 +25,6 @@ pub(crate) const LONG_PAGE_HEADER_BYTES: u64 = 40;
 pub(crate) const PAGE_FIRST_IS_CONTINUATION: u16 = 0x0001;
 /// `XLP_LONG_HEADER`.
 pub(crate) const PAGE_LONG_HEADER: u16 = 0x0002;
-/// `XLP_BKP_REMOVABLE`.
-pub(crate) const PAGE_BACKUP_REMOVABLE: u16 = 0x0004;
 /// `XLP_FIRST_IS_OVERWRITE_CONTRECORD`.
 pub(crate) const PAGE_FIRST_IS_OVERWRITE: u16 = 0x0008;
 /// `XLP_ALL_FLAGS`.

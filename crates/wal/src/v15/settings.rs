@@ -3,6 +3,9 @@
 use crate::WalError;
 use crate::reader::Reader;
 
+/// Bytes of the stored form without the padding at the end.
+pub(crate) const PARAMETERS_BYTES: usize = 26;
+
 /// `xl_parameter_change`, 15.18; the same settings stand in `pg_control`.
 ///
 /// ```text
@@ -35,5 +38,26 @@ impl Parameters {
             wal_log_hints: reader.bool()?,
             track_commit_timestamp: reader.bool()?,
         })
+    }
+
+    /// The form in WAL.
+    pub(crate) fn to_bytes(self) -> [u8; PARAMETERS_BYTES] {
+        let mut bytes = [0; PARAMETERS_BYTES];
+        for (nth, value) in [
+            self.max_connections,
+            self.max_worker_processes,
+            self.max_wal_senders,
+            self.max_prepared_transactions,
+            self.max_locks_per_transaction,
+            self.wal_level,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            bytes[nth * 4..nth * 4 + 4].copy_from_slice(&value.to_le_bytes());
+        }
+        bytes[24] = u8::from(self.wal_log_hints);
+        bytes[25] = u8::from(self.track_commit_timestamp);
+        bytes
     }
 }
