@@ -138,9 +138,10 @@ impl SegmentMachine {
         self.scl = base.lsn;
         self.adopt_reached_entries();
         let meta = self.recorded();
+        // The log first: a complete base without log files is damage.
         Ok(vec![
-            Command::Persist(Box::new(meta)),
             Command::BeginLog { at: base.lsn },
+            Command::Persist(Box::new(meta)),
             Command::AnswerImport,
         ])
     }

@@ -1,0 +1,323 @@
+//! Reading what is durable.
+
+use std::io;
+
+use bytes::{Bytes, BytesMut};
+use pg_quorum_types::Lsn;
+use pg_quorum_wal::split_run;
+
+use super::frame::{FRAME_HEADER_BYTES, Frame, FrameHeader};
+use super::hot_log::{Contents, HotLog};
+use super::recover::{Place, counts_until};
+use super::{LogPosition, Run, StoredRecord};
+
+/// Read at once, in the hope that a whole frame is in it.
+const FIRST_READ_BYTES: usize = 16 << 10;
+/// Readers that go on where they stopped.
+const HINTS: usize = 16;
+/// Bytes of PostgreSQL's record header, and the place of the checksum in it (`XLogRecord`).
+const RECORD_HEADER_BYTES: usize = 24;
+const RECORD_CRC_OFFSET: usize = 20;
+
+/// Where readers stopped: the end of the last record, and the frame behind it.
+#[derive(Default)]
+pub(super) struct Hints(Vec<(Lsn, Place)>);
+
+impl Hints {
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    fn take(&mut self, previous_end: Lsn) -> Option<Place> {
+        let index = self.0.iter().position(|(end, _)| *end == previous_end)?;
+        Some(self.0.swap_remove(index).1)
+    }
+
+    fn put(&mut self, end: Lsn, place: Place) {
+        if self.0.len() >= HINTS {
+            self.0.remove(0);
+        }
+        self.0.push((end, place));
+    }
+}
+
+/// The records of one frame that count, from some position on.
+struct Part {
+    frame: Frame,
+    place: Place,
+    records_offset: usize,
+    /// The records count up to here.
+    until: Lsn,
+}
+
+/// Goes through the frames that count in LSN order.
+struct Walk<'a> {
+    contents: &'a Contents,
+    place: Place,
+    /// End of the last record that was returned.
+    end: Lsn,
+}
+
+impl Walk<'_> {
+    /// The next frame with records behind `end`; `None` at the end of the log.
+    fn next_part(&mut self) -> io::Result<Option<Part>> {
+        while self.end < self.contents.scl {
+            let Some(file) = self.contents.files.get(&self.place.file) else {
+                return Err(corrupt(format!(
+                    "the log ends before its SCL {}",
+                    self.contents.scl
+                )));
+            };
+            if self.place.offset >= file.bytes {
+                self.place = Place {
+                    file: self.place.file + 1,
+                    offset: super::frame::FILE_HEADER_BYTES as u64,
+                };
+                continue;
+            }
+            let place = self.place;
+            let mut bytes = BytesMut::zeroed(FIRST_READ_BYTES.min((file.bytes - place.offset) as usize));
+            let filled = file.file.read_at(&mut bytes, place.offset)?;
+            bytes.truncate(filled);
+            let wrong = || {
+                corrupt(format!(
+                    "{} at {}: no valid frame",
+                    file.path.display(),
+                    place.offset
+                ))
+            };
+            let header = FrameHeader::parse(&bytes).ok_or_else(wrong)?;
+            if header.frame_bytes as u64 > file.bytes - place.offset {
+                return Err(wrong());
+            }
+            self.place.offset += header.frame_bytes as u64;
+            let until = match counts_until(&self.contents.history, &header) {
+                Some(until) if until > self.end => until,
+                _ => continue,
+            };
+            if header.previous_end > self.end {
+                return Err(corrupt(format!(
+                    "{} at {}: records between {} and {} are missing",
+                    file.path.display(),
+                    place.offset,
+                    self.end,
+                    header.previous_end
+                )));
+            }
+            let have = bytes.len().min(header.frame_bytes);
+            bytes.resize(header.frame_bytes, 0);
+            let missing = header.frame_bytes - have;
+            if missing > 0
+                && file
+                    .file
+                    .read_at(&mut bytes[have..], place.offset + have as u64)?
+                    != missing
+            {
+                return Err(wrong());
+            }
+            let frame = header.frame(&bytes.freeze()).ok_or_else(wrong)?;
+            return Ok(Some(Part {
+                frame,
+                place,
+                records_offset: header.records_offset(),
+                until,
+            }));
+        }
+        Ok(None)
+    }
+}
+
+impl HotLog {
+    /// Durable records from the one that follows `previous_end` on: at least one if there is one, else of about
+    /// `max_bytes`. Records behind a cut are never returned.
+    ///
+    /// # Errors
+    /// `previous_end` is below the log's begin (`NotFound`), or the log is damaged there (`InvalidData`).
+    pub fn read_records(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>> {
+        let contents = self.contents.read();
+        let mut records = Vec::new();
+        let Some(mut walk) = self.walk_from(&contents, previous_end)? else {
+            return Ok(records);
+        };
+        let Some(layout) = contents.layout else {
+            return Ok(records);
+        };
+        let mut bytes = 0;
+        while bytes < max_bytes
+            && let Some(part) = walk.next_part()?
+        {
+            let mut end = part.frame.previous_end;
+            let mut offset = part.place.offset + part.records_offset as u64;
+            for raw in split_run(layout, end, &part.frame.gaps, &part.frame.records) {
+                let raw = raw.map_err(|error| corrupt(error.to_string()))?;
+                if end >= part.until {
+                    break;
+                }
+                let begins_at = end;
+                let length = raw.bytes.len();
+                end = raw.end;
+                if begins_at >= walk.end {
+                    let position = LogPosition {
+                        file: part.place.file,
+                        offset,
+                        length: length as u32,
+                    };
+                    bytes += length;
+                    records.push(StoredRecord { raw, position });
+                }
+                offset += length as u64;
+            }
+            walk.end = walk.end.max(end);
+        }
+        self.hints.lock().put(walk.end, walk.place);
+        Ok(records)
+    }
+
+    /// Durable records of one epoch behind `previous_end`, not beyond `until`; `None` if there are none.
+    ///
+    /// # Errors
+    /// As [`HotLog::read_records`].
+    pub fn read_run(&self, previous_end: Lsn, until: Lsn, max_bytes: usize) -> io::Result<Option<Run>> {
+        let contents = self.contents.read();
+        let (Some(mut walk), Some(layout)) = (self.walk_from(&contents, previous_end)?, contents.layout)
+        else {
+            return Ok(None);
+        };
+        let mut run: Option<Run> = None;
+        let mut pieces: Vec<Bytes> = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let before = walk.place;
+            if walk.end >= until || bytes >= max_bytes {
+                break;
+            }
+            let Some(part) = walk.next_part()? else { break };
+            if run.as_ref().is_some_and(|run| run.epoch != part.frame.epoch) {
+                walk.place = before;
+                break;
+            }
+            let run = run.get_or_insert_with(|| Run {
+                epoch: part.frame.epoch,
+                previous_end,
+                end: previous_end,
+                gaps: Vec::new(),
+                records: Bytes::new(),
+            });
+            let mut end = part.frame.previous_end;
+            let mut offset = 0;
+            let mut wanted = 0..0;
+            for (index, raw) in split_run(layout, end, &part.frame.gaps, &part.frame.records).enumerate() {
+                let raw = raw.map_err(|error| corrupt(error.to_string()))?;
+                if end >= part.until || raw.end > until {
+                    break;
+                }
+                if end >= walk.end {
+                    if wanted.is_empty() {
+                        wanted.start = offset;
+                    }
+                    wanted.end = offset + raw.bytes.len();
+                    run.gaps.extend(part.frame.gaps.get(index));
+                    run.end = raw.end;
+                }
+                offset += raw.bytes.len();
+                end = raw.end;
+            }
+            if wanted.is_empty() {
+                // `until` is no end of a record, or the records end here.
+                break;
+            }
+            walk.end = run.end;
+            bytes += wanted.len();
+            pieces.push(part.frame.records.slice(wanted));
+        }
+        if run.as_ref().is_none_or(|run| run.end == run.previous_end) {
+            return Ok(None);
+        }
+        self.hints.lock().put(walk.end, walk.place);
+        Ok(run.map(|run| Run {
+            records: concat(pieces),
+            ..run
+        }))
+    }
+
+    /// One record's bytes, from a position that [`HotLog::read_records`] gave. Its checksum is compared.
+    ///
+    /// # Errors
+    /// The file is trimmed (`NotFound`), or other bytes are there (`InvalidData`).
+    pub fn read_at(&self, position: LogPosition) -> io::Result<Bytes> {
+        let (file, path) = {
+            let contents = self.contents.read();
+            let file = contents.files.get(&position.file).ok_or_else(|| {
+                io::Error::new(
+                    io::ErrorKind::NotFound,
+                    format!("log file {} is trimmed", position.file),
+                )
+            })?;
+            (file.file.clone(), file.path.clone())
+        };
+        let mut bytes = BytesMut::zeroed(position.length as usize);
+        let filled = file.read_at(&mut bytes, position.offset)?;
+        if filled != bytes.len() || !is_record(&bytes) {
+            return Err(corrupt(format!(
+                "{} at {}: no valid record of {} bytes",
+                path.display(),
+                position.offset,
+                position.length
+            )));
+        }
+        Ok(bytes.freeze())
+    }
+
+    fn walk_from<'a>(&self, contents: &'a Contents, previous_end: Lsn) -> io::Result<Option<Walk<'a>>> {
+        if previous_end >= contents.scl {
+            return Ok(None);
+        }
+        if previous_end < contents.begin {
+            return Err(io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("the log begins at {}, {previous_end} is trimmed", contents.begin),
+            ));
+        }
+        let hint = self.hints.lock().take(previous_end);
+        let nearest = || {
+            let before = contents.places.range(..=previous_end).next_back();
+            before.map(|(_, place)| *place)
+        };
+        let place = hint
+            .or_else(nearest)
+            .ok_or_else(|| corrupt(format!("no frame holds {previous_end}")))?;
+        Ok(Some(Walk {
+            contents,
+            place,
+            end: previous_end,
+        }))
+    }
+}
+
+fn corrupt(message: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, message)
+}
+
+fn concat(mut pieces: Vec<Bytes>) -> Bytes {
+    if pieces.len() == 1 {
+        return pieces.remove(0);
+    }
+    let mut whole = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    for piece in pieces {
+        whole.extend_from_slice(&piece);
+    }
+    whole.freeze()
+}
+
+/// Whether the bytes are one whole record with the right checksum (`ValidXLogRecord`, 15.18).
+fn is_record(bytes: &[u8]) -> bool {
+    let Some(header) = bytes.first_chunk::<RECORD_HEADER_BYTES>() else {
+        return false;
+    };
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let body = crc32c::crc32c(&bytes[RECORD_HEADER_BYTES..]);
+    word(0) as usize == bytes.len()
+        && word(RECORD_CRC_OFFSET) == crc32c::crc32c_append(body, &header[..RECORD_CRC_OFFSET])
+}
+
+const _: () = assert!(FRAME_HEADER_BYTES < FIRST_READ_BYTES);
