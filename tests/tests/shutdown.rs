@@ -73,14 +73,14 @@ fn a_dump_is_the_same_after_pgdata_is_deleted() {
     let mut client = cluster.connect();
     sql::execute(
         &mut client,
-        "CREATE ROLE somebody; CREATE DATABASE other; \
-         CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text, b bytea); \
+        "CREATE ROLE somebody; CREATE TABLE t (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, a text, b bytea); \
          INSERT INTO t (a, b) SELECT md5(g::text), decode(repeat(md5(g::text), 200), 'hex') FROM generate_series(1, 2000) g; \
          CREATE INDEX ON t (a); CREATE SEQUENCE s; SELECT nextval('s') FROM generate_series(1, 100); \
          CREATE MATERIALIZED VIEW m AS SELECT a FROM t WHERE id % 7 = 0; \
          SELECT lo_from_bytea(0, 'a large object'); COMMENT ON TABLE t IS 'kept'; \
          DELETE FROM t WHERE id % 5 = 0; UPDATE t SET a = a || 'x' WHERE id % 3 = 0",
     );
+    sql::execute(&mut client, "CREATE DATABASE other");
     sql::execute(&mut client, "VACUUM");
     drop(client);
     let before = dump(&cluster.server);

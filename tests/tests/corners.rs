@@ -1,0 +1,399 @@
+//! What systems of this kind have got wrong: state beside the pages, and pages beside the log.
+//!
+//! Each test does it on a server with hardly any buffers, lets the machine burn, and looks again.
+
+use std::time::{Duration, Instant};
+
+use pg_quorum_deployment::Settings;
+use pg_quorum_tests::checks::{assert_same_dump, check_everything, dump};
+use pg_quorum_tests::cluster::{Cluster, Plan};
+use pg_quorum_tests::{is_full, sql};
+
+fn small_cluster(name: &str) -> Cluster {
+    let settings = Settings::default()
+        .with("shared_buffers", "1MB")
+        .with("max_prepared_transactions", 10);
+    Cluster::start_with(
+        name,
+        Plan {
+            settings,
+            ..Plan::default()
+        },
+    )
+}
+
+/// The machine burns, and the volume is served from a new directory.
+fn burn(cluster: &mut Cluster) {
+    cluster.burn_compute();
+    cluster.create_compute();
+    cluster.start_server();
+}
+
+/// What a dump shows survives; so do PostgreSQL's own consistency checks.
+fn assert_survives_a_burnt_machine(cluster: &mut Cluster) {
+    let before = dump(&cluster.server);
+    burn(cluster);
+    assert_same_dump(&before, &dump(&cluster.server));
+    check_everything(&cluster.server);
+}
+
+#[test]
+fn prepared_transactions_survive_burnt_machines() {
+    let mut cluster = small_cluster("prepared");
+    let mut client = cluster.connect();
+    sql::execute(&mut client, "CREATE TABLE t (a int PRIMARY KEY)");
+    sql::execute(
+        &mut client,
+        "BEGIN; INSERT INTO t VALUES (1); SAVEPOINT s; INSERT INTO t VALUES (2)",
+    );
+    sql::execute(&mut client, "PREPARE TRANSACTION 'kept'");
+    sql::execute(
+        &mut client,
+        "BEGIN; INSERT INTO t VALUES (3); PREPARE TRANSACTION 'gone'",
+    );
+    sql::execute(
+        &mut client,
+        "BEGIN; INSERT INTO t VALUES (4); PREPARE TRANSACTION 'committed'",
+    );
+    sql::execute(&mut client, "COMMIT PREPARED 'committed'");
+    for _ in 0..if is_full() { 10 } else { 3 } {
+        burn(&mut cluster);
+        let mut client = cluster.connect();
+        assert_eq!(
+            sql::value(
+                &mut client,
+                "SELECT string_agg(gid, ',' ORDER BY gid) FROM pg_prepared_xacts"
+            ),
+            "gone,kept"
+        );
+        assert_eq!(
+            sql::value(&mut client, "SELECT string_agg(a::text, ',') FROM t"),
+            "4"
+        );
+        let blocked = client.batch_execute("SET lock_timeout = '200ms'; INSERT INTO t VALUES (1)");
+        assert!(blocked.is_err(), "the prepared transaction's key is not locked");
+    }
+    let mut client = cluster.connect();
+    sql::execute(&mut client, "COMMIT PREPARED 'kept'");
+    sql::execute(&mut client, "ROLLBACK PREPARED 'gone'");
+    assert_survives_a_burnt_machine(&mut cluster);
+    let kept = sql::value(
+        &mut cluster.connect(),
+        "SELECT string_agg(a::text, ',' ORDER BY a) FROM t",
+    );
+    assert_eq!(kept, "1,2,4");
+}
+
+/// Values inside the logged range of 32 are handed out without a record.
+#[test]
+fn a_sequence_never_repeats_a_value_and_has_no_gap_without_a_crash() {
+    let mut cluster = small_cluster("sequence");
+    let mut client = cluster.connect();
+    sql::execute(
+        &mut client,
+        "CREATE SEQUENCE s; CREATE TABLE filler AS SELECT g, repeat('x', 500) FROM generate_series(1, 9000) g",
+    );
+    for expected in 1..=40 {
+        assert_eq!(
+            sql::value(&mut client, "SELECT nextval('s')"),
+            expected.to_string()
+        );
+        if expected % 10 == 0 {
+            // More pages than there are buffers: the sequence's page is written and read again.
+            sql::value(&mut client, "SELECT count(*) FROM filler");
+        }
+    }
+    drop(client);
+    burn(&mut cluster);
+    let next: i64 = sql::value(&mut cluster.connect(), "SELECT nextval('s')")
+        .parse()
+        .expect("a number");
+    assert!((41..=41 + 64).contains(&next), "nextval after 40 is {next}");
+}
+
+#[test]
+fn unlogged_tables_and_their_indexes_are_empty_and_usable_afterwards() {
+    let mut cluster = small_cluster("unlogged");
+    let mut client = cluster.connect();
+    sql::execute(
+        &mut client,
+        "CREATE UNLOGGED TABLE u (a int PRIMARY KEY, b text); \
+         INSERT INTO u SELECT g, repeat('x', 300) FROM generate_series(1, 20000) g; CREATE INDEX ON u (b); \
+         CREATE TABLE l (a int PRIMARY KEY); INSERT INTO l VALUES (1); \
+         CREATE UNLOGGED TABLE becomes_logged AS SELECT g AS a FROM generate_series(1, 1000) g; \
+         ALTER TABLE becomes_logged SET LOGGED",
+    );
+    assert_eq!(sql::value(&mut client, "SELECT count(*) FROM u"), "20000");
+    sql::execute(
+        &mut client,
+        "CREATE TEMP TABLE temporary AS SELECT g FROM generate_series(1, 20000) g",
+    );
+    assert_eq!(sql::value(&mut client, "SELECT count(*) FROM temporary"), "20000");
+    drop(client);
+    burn(&mut cluster);
+    let mut client = cluster.connect();
+    assert_eq!(sql::value(&mut client, "SELECT count(*) FROM u"), "0");
+    sql::execute(
+        &mut client,
+        "INSERT INTO u SELECT g, 'y' FROM generate_series(1, 1000) g",
+    );
+    assert_eq!(
+        sql::value(&mut client, "SELECT count(*) FROM u WHERE a = 500 AND b = 'y'"),
+        "1"
+    );
+    assert_eq!(sql::value(&mut client, "SELECT count(*) FROM l"), "1");
+    assert_eq!(
+        sql::value(&mut client, "SELECT count(*) FROM becomes_logged"),
+        "1000"
+    );
+    let leftovers = "SELECT count(*) FROM pg_class WHERE relpersistence = 't'";
+    sql::execute(&mut client, "VACUUM");
+    assert_eq!(sql::value(&mut client, leftovers), "0");
+}
+
+#[test]
+fn databases_made_by_either_strategy_survive_and_dropped_ones_stay_away() {
+    let mut cluster = small_cluster("databases");
+    let mut client = cluster.connect();
+    sql::execute(&mut client, "CREATE DATABASE source");
+    sql::execute(
+        &mut sql::connect(&cluster.server.database_uri("source")),
+        "CREATE TABLE t (a int PRIMARY KEY, b text); INSERT INTO t SELECT g, repeat('x', 200) FROM generate_series(1, 5000) g",
+    );
+    for statement in [
+        "CREATE DATABASE by_log TEMPLATE source STRATEGY wal_log",
+        "CREATE DATABASE by_files TEMPLATE source STRATEGY file_copy",
+        "CREATE DATABASE dropped TEMPLATE source",
+        "DROP DATABASE dropped",
+        "ALTER DATABASE by_log RENAME TO renamed",
+    ] {
+        sql::execute(&mut client, statement);
+    }
+    for database in ["renamed", "by_files"] {
+        let mut client = sql::connect(&cluster.server.database_uri(database));
+        sql::execute(&mut client, "DELETE FROM t WHERE a > 4000");
+        assert_eq!(sql::value(&mut client, "SELECT count(*) FROM t"), "4000");
+    }
+    drop(client);
+    assert_survives_a_burnt_machine(&mut cluster);
+    let dropped = sql::value(
+        &mut cluster.connect(),
+        "SELECT count(*) FROM pg_database WHERE datname = 'dropped'",
+    );
+    assert_eq!(dropped, "0");
+}
+
+#[test]
+fn tablespaces_and_what_is_in_them_are_rebuilt() {
+    let mut cluster = small_cluster("tablespaces");
+    let place = cluster.layout.root.join("tablespace");
+    cluster
+        .server
+        .account
+        .create_dir(&place)
+        .expect("make the tablespace's directory");
+    let mut client = cluster.connect();
+    sql::execute(
+        &mut client,
+        &format!("CREATE TABLESPACE space LOCATION '{}'", place.display()),
+    );
+    sql::execute(
+        &mut client,
+        "CREATE TABLE t (a int PRIMARY KEY USING INDEX TABLESPACE space) TABLESPACE space",
+    );
+    sql::execute(&mut client, "INSERT INTO t SELECT generate_series(1, 10000)");
+    sql::execute(&mut client, "CREATE DATABASE moved");
+    sql::execute(
+        &mut sql::connect(&cluster.server.database_uri("moved")),
+        "CREATE TABLE m AS SELECT g AS a FROM generate_series(1, 10000) g",
+    );
+    sql::execute(&mut client, "ALTER DATABASE moved SET TABLESPACE space");
+    sql::execute(&mut client, "ALTER TABLE t SET TABLESPACE pg_default");
+    let there = |cluster: &Cluster| {
+        let mut client = sql::connect(&cluster.server.database_uri("moved"));
+        sql::value(&mut client, "SELECT count(*) || ' ' || sum(a) FROM m")
+    };
+    assert_eq!(there(&cluster), "10000 50005000");
+    drop(client);
+    let before = dump(&cluster.server);
+    cluster.burn_compute();
+    // The other disk burns as well.
+    std::fs::remove_dir_all(&place).expect("remove the tablespace's directory");
+    cluster
+        .server
+        .account
+        .create_dir(&place)
+        .expect("make the tablespace's directory");
+    cluster.create_compute();
+    cluster.start_server();
+    assert_same_dump(&before, &dump(&cluster.server));
+    assert_eq!(there(&cluster), "10000 50005000");
+    sql::execute(
+        &mut cluster.connect(),
+        "ALTER DATABASE moved SET TABLESPACE pg_default",
+    );
+    assert_eq!(there(&cluster), "10000 50005000");
+    check_everything(&cluster.server);
+}
+
+#[test]
+fn row_locks_subtransactions_and_large_transactions_survive() {
+    let mut cluster = small_cluster("transactions");
+    let mut client = cluster.connect();
+    sql::execute(
+        &mut client,
+        "CREATE TABLE t (a int PRIMARY KEY, b int DEFAULT 0); INSERT INTO t SELECT generate_series(1, 2000)",
+    );
+    // Members of multixacts: two sessions lock the same rows, one of them updates.
+    let mut other = cluster.connect();
+    for round in 0..20 {
+        sql::execute(
+            &mut client,
+            "BEGIN; SELECT count(*) FROM (SELECT FROM t WHERE a <= 200 FOR KEY SHARE) s",
+        );
+        sql::execute(
+            &mut other,
+            "BEGIN; SELECT count(*) FROM (SELECT FROM t WHERE a <= 200 FOR KEY SHARE) s",
+        );
+        sql::execute(
+            &mut other,
+            &format!("UPDATE t SET b = {round} WHERE a <= 100; COMMIT"),
+        );
+        sql::execute(&mut client, "COMMIT");
+    }
+    // More subtransactions than a backend keeps in shared memory; every third one is rolled back.
+    sql::execute(
+        &mut client,
+        "DO $$ BEGIN FOR i IN 1..3000 LOOP BEGIN INSERT INTO t VALUES (10000 + i); \
+         IF i % 3 = 0 THEN RAISE EXCEPTION 'no'; END IF; EXCEPTION WHEN raise_exception THEN NULL; END; END LOOP; END $$",
+    );
+    sql::execute(&mut client, "BEGIN; DELETE FROM t WHERE a > 11000; ROLLBACK");
+    drop((client, other));
+    assert_survives_a_burnt_machine(&mut cluster);
+    assert_eq!(
+        sql::value(&mut cluster.connect(), "SELECT count(*) FROM t"),
+        "4000"
+    );
+    // Numbers of transactions, multixacts and objects are not used again.
+    let mut client = cluster.connect();
+    sql::execute(
+        &mut client,
+        "CREATE TABLE new_number (a int); INSERT INTO new_number VALUES (1)",
+    );
+    sql::execute(&mut client, "UPDATE t SET b = b + 1");
+    assert_survives_a_burnt_machine(&mut cluster);
+}
+
+#[test]
+fn rewritten_truncated_and_rebuilt_relations_survive() {
+    let mut cluster = small_cluster("rewrites");
+    let mut client = cluster.connect();
+    for statement in [
+        "CREATE TABLE t (a int PRIMARY KEY, b text)",
+        "INSERT INTO t SELECT g, repeat('x', g % 500) FROM generate_series(1, 20000) g",
+        "CREATE INDEX t_b ON t (b)",
+        "DELETE FROM t WHERE a > 15000",
+        // The tail is empty: the heap and its maps become shorter.
+        "VACUUM t",
+        "CLUSTER t USING t_pkey",
+        "ALTER TABLE t ALTER a TYPE bigint",
+        "VACUUM FULL t",
+        "REINDEX TABLE CONCURRENTLY t",
+        "CREATE INDEX CONCURRENTLY t_c ON t ((a % 10))",
+        "DROP INDEX t_b",
+        "CREATE TABLE gone AS SELECT * FROM t",
+        "TRUNCATE gone",
+        "INSERT INTO gone SELECT * FROM t WHERE a <= 10",
+        "CREATE TABLE dropped AS SELECT * FROM t",
+        "DROP TABLE dropped",
+        "CREATE TABLE frozen (a int)",
+        "BEGIN; TRUNCATE frozen; COPY frozen FROM PROGRAM 'seq 1 5000' WITH (FREEZE); COMMIT",
+        "VACUUM FULL pg_class",
+        "VACUUM FULL pg_type",
+        "VACUUM FULL pg_database",
+        "REINDEX SYSTEM postgres",
+        "CREATE MATERIALIZED VIEW m AS SELECT a FROM t",
+        "REFRESH MATERIALIZED VIEW m",
+        "CREATE TABLE toasted AS SELECT g, (SELECT string_agg(md5(g::text || h::text), '') FROM generate_series(1, 300) h) AS big \
+         FROM generate_series(1, 200) g",
+        "UPDATE toasted SET big = big || 'x' WHERE g % 2 = 0",
+        "DELETE FROM toasted WHERE g % 3 = 0",
+        "VACUUM (FREEZE, ANALYZE)",
+        "UPDATE t SET b = 'after the freeze' WHERE a % 100 = 0",
+    ] {
+        sql::execute(&mut client, statement);
+    }
+    let size = "SELECT string_agg(c.relname || ' ' || pg_relation_size(c.oid), ', ' ORDER BY c.relname) \
+                FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'i', 'm')";
+    let before = sql::value(&mut client, size);
+    drop(client);
+    assert_survives_a_burnt_machine(&mut cluster);
+    assert_eq!(
+        sql::value(&mut cluster.connect(), size),
+        before,
+        "sizes of relations"
+    );
+}
+
+/// Heap records have no command ids: a page that was built from the log shows its own transaction the wrong rows.
+#[test]
+fn an_open_transaction_reads_its_own_evicted_pages_right() {
+    let cluster = small_cluster("command-ids");
+    let mut client = cluster.connect();
+    sql::execute(&mut client, "CREATE TABLE t (a int, b text)");
+    let mut transaction = client.transaction().expect("BEGIN");
+    let mut run = |statement: &str| {
+        transaction
+            .batch_execute(statement)
+            .unwrap_or_else(|error| panic!("{statement}: {error}"))
+    };
+    run("INSERT INTO t SELECT g, repeat('x', 400) FROM generate_series(1, 5000) g");
+    run("DECLARE before CURSOR FOR SELECT count(*) FROM t");
+    run("INSERT INTO t SELECT g, repeat('y', 400) FROM generate_series(5001, 9000) g");
+    run("DELETE FROM t WHERE a <= 1000");
+    run("UPDATE t SET b = 'z' WHERE a BETWEEN 2000 AND 3000");
+    let seen = transaction.query_one("FETCH before", &[]).expect("FETCH");
+    assert_eq!(seen.get::<_, i64>(0), 5000, "what the cursor's snapshot sees");
+    let now = transaction
+        .query_one("SELECT count(*), count(*) FILTER (WHERE b = 'z') FROM t", &[])
+        .expect("SELECT");
+    assert_eq!((now.get::<_, i64>(0), now.get::<_, i64>(1)), (8000, 1001));
+    transaction.commit().expect("COMMIT");
+    check_everything(&cluster.server);
+}
+
+/// A wait for a page is an ordinary wait: it can be cancelled, and nothing is broken by it.
+#[test]
+fn a_wait_for_a_page_ends_at_the_statement_timeout() {
+    let cluster = small_cluster("page-wait");
+    let mut client = cluster.connect();
+    sql::execute(
+        &mut client,
+        "CREATE TABLE t AS SELECT g AS a, repeat('x', 500) AS b FROM generate_series(1, 20000) g",
+    );
+    drop(client);
+    cluster
+        .server
+        .stop(pg_quorum_deployment::ShutdownMode::Fast)
+        .expect("pg_ctl stop");
+    cluster.start_server();
+    let mut client = cluster.connect();
+    // Plan and catalogs first, so that it is the table's pages that are missing.
+    sql::value(&mut client, "SELECT count(*) FROM (SELECT a FROM t LIMIT 1) s");
+    sql::execute(&mut client, "SET statement_timeout = '1s'");
+    (0..6).for_each(|index| cluster.pause_node(index));
+    let began = Instant::now();
+    let error = client
+        .batch_execute("SELECT sum(a) FROM t")
+        .expect_err("no node answers");
+    let waited = began.elapsed();
+    (0..6).for_each(|index| cluster.resume_node(index));
+    assert_eq!(
+        error.code().map(postgres::error::SqlState::code),
+        Some("57014"),
+        "{error}"
+    );
+    assert!(waited < Duration::from_secs(10), "cancelled after {waited:?}");
+    sql::execute(&mut client, "RESET statement_timeout");
+    assert_eq!(sql::value(&mut client, "SELECT sum(a) FROM t"), "200010000");
+}
