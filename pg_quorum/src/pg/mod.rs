@@ -3,6 +3,19 @@
 //! Each file is a thin wrapper with a safe face. Nothing here decides anything.
 #![allow(unsafe_code)] // the one exemption of the workspace: calls into PostgreSQL and the C library
 
+pub mod config;
+mod elf;
 pub mod eventfd;
+mod files;
 pub mod futex;
+pub mod hooks;
+pub mod interrupts;
+mod md15;
+mod patch;
+pub mod presence_file;
+pub mod report;
 pub mod shmem;
+mod smgr;
+mod utility;
+mod wal_files;
+mod xact;

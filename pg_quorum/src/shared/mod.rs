@@ -17,7 +17,7 @@ use pg_quorum_types::Lsn;
 
 use crate::pg::{futex, shmem};
 
-pub use counters::{Counters, HISTOGRAM_BUCKETS, Histogram};
+pub use counters::{Counters, HISTOGRAM_BUCKETS, Histogram, add};
 pub use page_slots::{FetchError, MAX_BLOCKS_PER_REQUEST, PageRequest, PageSlots, fetch_pages};
 pub use segments::{MAX_SEGMENTS, SegmentReport, SegmentStats};
 pub use text::SharedText;

@@ -1,0 +1,54 @@
+//! The local page cache: which blocks of the md files in PGDATA hold their pages.
+//!
+//! The md files are sparse and have the right length; a block that nobody has put there since the attach is
+//! *absent* and comes from storage. Presence is kept by chunk (128 blocks, 1 MiB) in a table that all
+//! processes share.
+//!
+//! **One chunk, one protocol.** Local file I/O on a chunk happens under a *hold* on its entry:
+//!
+//! ```text
+//!   shared hold      read, write, extend through md.c; sets bits of blocks that were written
+//!   exclusive hold   installs fetched pages; clears bits (truncate, unlink, database-level operations)
+//!   no hold          waiting for storage: nothing that a truncation in a critical section could wait for
+//! ```
+//!
+//! Whatever clears bits raises the entry's generation. A fetched page is installed only if the generation is
+//! the one that was seen before the request and the block's bit is still clear: so a late answer never
+//! overwrites a newer page, nor lengthens a truncated file. Holds last for local file I/O only and are
+//! released by an ERROR (guards) and by a process's exit ([`release_at_exit`]).
+//!
+//! What this module does not know: PostgreSQL's functions and file descriptors (`pg::smgr` has them), and
+//! where pages come from (`shared::fetch_pages`).
+
+mod entry;
+mod table;
+
+use pg_quorum_types::RelFork;
+
+pub use entry::ChunkEntry;
+pub use table::{ChunkTable, Header, Held, Parts, Seen, release_at_exit};
+
+/// Blocks of a chunk: 1 MiB of pages.
+pub const BLOCKS_PER_CHUNK: u32 = 128;
+
+/// A chunk's name: a fork, and which 128 blocks of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ChunkKey {
+    pub fork: RelFork,
+    pub chunk: u32,
+}
+
+impl ChunkKey {
+    /// The chunk that holds `block`.
+    pub fn of(fork: RelFork, block: u32) -> ChunkKey {
+        ChunkKey {
+            fork,
+            chunk: block / BLOCKS_PER_CHUNK,
+        }
+    }
+
+    /// The first block behind the chunk; saturates at the largest block number.
+    pub fn end_block(self) -> u32 {
+        (self.chunk + 1).saturating_mul(BLOCKS_PER_CHUNK)
+    }
+}

@@ -1,0 +1,396 @@
+//! The storage manager's functions: `md.c` as the local page cache, storage behind it.
+//!
+//! Each function here stands in the place of an `md*` function in `smgrsw` and keeps its contract. The md files
+//! are never synced: what they hold can be had again.
+//!
+//! Nothing here raises in a critical section: truncation and unlinking touch the table only, without
+//! allocating. Waiting for storage looks at cancel and termination only, and never processes a barrier.
+
+use std::ffi::c_char;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use pg_quorum_types::{BLOCK_SIZE, ForkNumber as Fork, RelFileNode, RelFork};
+use pgrx::PgSqlErrorCode;
+use pgrx::pg_guard;
+use pgrx::pg_sys::{self, BlockNumber, ForkNumber, RelFileNodeBackend, SMgrRelation};
+
+use super::interrupts;
+use super::md15::{BLOCKS_PER_SEGMENT, MdTable, md};
+use super::presence_file::table;
+use super::report;
+use crate::cache::{BLOCKS_PER_CHUNK, ChunkKey, Held, Seen, release_at_exit};
+use crate::shared::{self, FetchError};
+
+/// Blocks of a miss that follows its predecessor: 128 KiB in one request.
+const READ_AHEAD_BLOCKS: usize = 16;
+
+type PageBuffer = [[u8; BLOCK_SIZE]; READ_AHEAD_BLOCKS];
+
+/// The table's row with our functions in it.
+pub fn hooks() -> MdTable {
+    MdTable {
+        create,
+        unlink,
+        extend,
+        prefetch,
+        read,
+        write,
+        writeback,
+        truncate,
+        immedsync,
+        ..*md()
+    }
+}
+
+/// A relation as `md.c` gets it, taken apart.
+#[derive(Clone, Copy)]
+struct Target {
+    reln: SMgrRelation,
+    number: ForkNumber::Type,
+    fork: RelFork,
+}
+
+impl Target {
+    /// The shared fork, or `None` for what is local only: temporary relations and the free space map.
+    fn of(reln: SMgrRelation, number: ForkNumber::Type) -> Option<Target> {
+        // SAFETY: smgr.c passes a live SMgrRelation to every function of the table.
+        let rnode = unsafe { (*reln).smgr_rnode };
+        let fork = shared_fork(rnode, number)?;
+        Some(Target { reln, number, fork })
+    }
+
+    fn nblocks(self) -> BlockNumber {
+        // SAFETY: the relation that smgr.c passed; an ERROR becomes an unwinding panic here.
+        unsafe { guarded(|| (md().nblocks)(self.reln, self.number)) }
+    }
+
+    fn md_read(self, block: BlockNumber, buffer: *mut c_char) {
+        // SAFETY: as `nblocks`; the buffer is the one that smgr.c passed.
+        unsafe { guarded(|| (md().read)(self.reln, self.number, block, buffer)) }
+    }
+
+    /// Without asking for a sync.
+    fn md_write(self, block: BlockNumber, buffer: *mut c_char) {
+        // SAFETY: as `nblocks`; the buffer holds a page.
+        unsafe { guarded(|| (md().write)(self.reln, self.number, block, buffer, true)) }
+    }
+
+    fn hold(self, block: BlockNumber) -> Held {
+        release_holds_at_exit();
+        match table().hold(ChunkKey::of(self.fork, block)) {
+            Ok(held) => held,
+            Err(full) => report::error(PgSqlErrorCode::ERRCODE_DISK_FULL, full.to_string(), |report| {
+                report.set_hint("Free space on the disk that holds the data directory.")
+            }),
+        }
+    }
+
+    /// Whether the relation is unlogged: an init fork exists. Its pages are nowhere but here.
+    fn is_unlogged(self) -> bool {
+        // SAFETY: as `nblocks`. mdexists closes and opens the init fork, which nobody reads meanwhile.
+        unsafe { guarded(|| (md().exists)(self.reln, ForkNumber::INIT_FORKNUM)) }
+    }
+}
+
+fn shared_fork(rnode: RelFileNodeBackend, number: ForkNumber::Type) -> Option<RelFork> {
+    let fork = u8::try_from(number).ok().and_then(Fork::from_number)?;
+    let is_temporary = rnode.backend != pg_sys::InvalidBackendId;
+    if is_temporary || fork == Fork::FreeSpaceMap {
+        return None;
+    }
+    Some(RelFork {
+        rel: RelFileNode {
+            spc: rnode.node.spcNode.to_u32(),
+            db: rnode.node.dbNode.to_u32(),
+            rel: rnode.node.relNode.to_u32(),
+        },
+        fork,
+    })
+}
+
+/// # Safety
+/// As `pg_guard_ffi_boundary`: on the main thread, and `call` holds nothing that needs dropping.
+unsafe fn guarded<T>(call: impl FnOnce() -> T) -> T {
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(call) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn read(
+    reln: SMgrRelation,
+    number: ForkNumber::Type,
+    block: BlockNumber,
+    buffer: *mut c_char,
+) {
+    let Some(target) = Target::of(reln, number) else {
+        // SAFETY: the arguments that smgr.c passed.
+        return unsafe { (md().read)(reln, number, block, buffer) };
+    };
+    loop {
+        let held = target.hold(block);
+        if held.is_present(block) {
+            target.md_read(block, buffer);
+            shared::add(&shared::state().counters.cache_hits, 1);
+            return;
+        }
+        let follows_its_predecessor = !block.is_multiple_of(BLOCKS_PER_CHUNK) && held.is_present(block - 1);
+        let (blocks, count) = blocks_to_ask_for(&held, block, follows_its_predecessor);
+        let seen = held.leave();
+        if target.fork.fork == Fork::Init || target.is_unlogged() {
+            mark_local(seen, block);
+            continue;
+        }
+        let nblocks = target.nblocks();
+        if block >= nblocks {
+            return target.md_read(block, buffer); // md.c's own error, or its zeros
+        }
+        let blocks = &blocks[..count];
+        let inside = blocks.iter().take_while(|block| **block < nblocks).count();
+        if fetch_and_install(target, seen, &blocks[..inside], buffer) {
+            return;
+        }
+    }
+}
+
+/// `block` and, if wanted, the absent ones that follow it in its chunk.
+fn blocks_to_ask_for(
+    held: &Held,
+    block: BlockNumber,
+    read_ahead: bool,
+) -> ([BlockNumber; READ_AHEAD_BLOCKS], usize) {
+    let mut blocks = [block; READ_AHEAD_BLOCKS];
+    let mut count = 1;
+    let end = held.key().end_block();
+    while read_ahead && count < READ_AHEAD_BLOCKS {
+        let next = blocks[count - 1] + 1;
+        if next >= end || held.is_present(next) {
+            break;
+        }
+        blocks[count] = next;
+        count += 1;
+    }
+    (blocks, count)
+}
+
+/// The md file is all there is of this block.
+fn mark_local(seen: Seen, block: BlockNumber) {
+    if let Some(held) = table().hold_for_install(seen) {
+        held.set_present(block);
+    }
+}
+
+/// Gets `blocks` from storage, puts them into the md file where nobody else has, and the first of them into
+/// `buffer`. False: look again, the chunk has changed meanwhile.
+fn fetch_and_install(target: Target, seen: Seen, blocks: &[BlockNumber], buffer: *mut c_char) -> bool {
+    let pages = page_buffer();
+    let pages = &mut pages[..blocks.len()];
+    shared::add(&shared::state().counters.cache_misses, 1);
+    if let Err(error) = shared::fetch_pages(target.fork, blocks, pages, &interrupts::may_leave) {
+        fail(target.fork, blocks[0], error);
+        return false;
+    }
+    let Some(held) = table().hold_for_install(seen) else {
+        return false;
+    };
+    if held.is_present(blocks[0]) {
+        return false;
+    }
+    for (block, page) in blocks.iter().zip(pages.iter_mut()) {
+        if !held.is_present(*block) {
+            target.md_write(*block, page.as_mut_ptr().cast());
+            held.set_present(*block);
+        }
+    }
+    // SAFETY: smgr.c passes a buffer of a block's size, which is not our page buffer.
+    unsafe { std::ptr::copy_nonoverlapping(pages[0].as_ptr(), buffer.cast(), BLOCK_SIZE) };
+    true
+}
+
+/// One per process: pages on their way from storage to the md file.
+#[allow(static_mut_refs)] // one thread, one user, see below
+fn page_buffer() -> &'static mut PageBuffer {
+    static mut BUFFER: PageBuffer = [[0; BLOCK_SIZE]; READ_AHEAD_BLOCKS];
+    // SAFETY: PostgreSQL's processes run hooks on their one main thread (pg_guard asserts it), and
+    // `fetch_and_install`, the only user, does not call itself: neither md.c nor fetch_pages reads pages.
+    unsafe { &mut BUFFER }
+}
+
+/// Leaves with the error that the interrupt or the failure asks for. Returns if the interrupt has vanished.
+fn fail(fork: RelFork, block: BlockNumber, error: FetchError) {
+    match error {
+        FetchError::Interrupted => interrupts::leave(),
+        FetchError::Fenced { message } => report::error(
+            PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN,
+            format!("could not read block {block} of relation {fork}: this server no longer owns its volume"),
+            |report| report.set_detail(message),
+        ),
+        FetchError::Storage { message } => report::error(
+            PgSqlErrorCode::ERRCODE_IO_ERROR,
+            format!("could not read block {block} of relation {fork} from storage"),
+            |report| {
+                report
+                    .set_detail(message)
+                    .set_hint("See the view quorum.segments for the state of the storage nodes.")
+            },
+        ),
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn write(
+    reln: SMgrRelation,
+    number: ForkNumber::Type,
+    block: BlockNumber,
+    buffer: *mut c_char,
+    skip_fsync: bool,
+) {
+    let Some(target) = Target::of(reln, number) else {
+        // SAFETY: the arguments that smgr.c passed.
+        return unsafe { (md().write)(reln, number, block, buffer, is_never_synced(reln) || skip_fsync) };
+    };
+    let held = target.hold(block);
+    target.md_write(block, buffer);
+    held.set_present(block);
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn extend(
+    reln: SMgrRelation,
+    number: ForkNumber::Type,
+    block: BlockNumber,
+    buffer: *mut c_char,
+    skip_fsync: bool,
+) {
+    let Some(target) = Target::of(reln, number) else {
+        // SAFETY: the arguments that smgr.c passed.
+        return unsafe { (md().extend)(reln, number, block, buffer, is_never_synced(reln) || skip_fsync) };
+    };
+    mark_jumped_over(target, block);
+    let held = target.hold(block);
+    // SAFETY: the arguments that smgr.c passed; no sync is asked for.
+    unsafe { guarded(|| (md().extend)(reln, number, block, buffer, true)) };
+    held.set_present(block);
+}
+
+/// Blocks between the fork's end and `block` come to be as zeros, here and now: storage knows nothing of them,
+/// or an older relation's pages.
+fn mark_jumped_over(target: Target, block: BlockNumber) {
+    let Some(previous) = block.checked_sub(1) else {
+        return;
+    };
+    let follows = table().hold_existing(ChunkKey::of(target.fork, previous));
+    if follows.is_some_and(|held| held.is_present(previous)) {
+        return;
+    }
+    for jumped in target.nblocks()..block {
+        target.hold(jumped).set_present(jumped);
+    }
+}
+
+/// Whether no sync is ever asked for: all but temporary relations, for which `md.c` knows it itself.
+fn is_never_synced(reln: SMgrRelation) -> bool {
+    // SAFETY: smgr.c passes a live SMgrRelation.
+    unsafe { (*reln).smgr_rnode.backend == pg_sys::InvalidBackendId }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn create(reln: SMgrRelation, number: ForkNumber::Type, is_redo: bool) {
+    if let Some(target) = Target::of(reln, number)
+        && !is_redo
+    {
+        table().remove_fork(target.fork); // nothing of an earlier relation with this number
+    }
+    // SAFETY: the arguments that smgr.c passed.
+    unsafe { (md().create)(reln, number, is_redo) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn unlink(rnode: RelFileNodeBackend, number: ForkNumber::Type, is_redo: bool) {
+    let all = 0..=Fork::ALL.len() as ForkNumber::Type - 1;
+    let forks = match number {
+        ForkNumber::InvalidForkNumber => all,
+        one => one..=one,
+    };
+    let forget = |forks: std::ops::RangeInclusive<ForkNumber::Type>| {
+        for fork in forks.filter_map(|number| shared_fork(rnode, number)) {
+            table().remove_fork(fork);
+        }
+    };
+    forget(forks.clone());
+    // SAFETY: the arguments that smgr.c passed.
+    unsafe { (md().unlink)(rnode, number, is_redo) };
+    forget(forks); // what a late answer has put there in between
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn truncate(
+    reln: SMgrRelation,
+    number: ForkNumber::Type,
+    old_blocks: BlockNumber,
+    nblocks: BlockNumber,
+) {
+    let target = Target::of(reln, number);
+    let forget = || {
+        if let Some(target) = target {
+            table().truncate(target.fork, nblocks);
+        }
+    };
+    forget();
+    // mdtruncate (15.18) shortens the segments that mdnblocks has opened. Nothing closes them in between:
+    // the waits above are for local I/O and process no barrier. Should it have happened all the same, a
+    // second mdnblocks opens them again.
+    // SAFETY: smgr.c passes a live SMgrRelation; `number` is one of its forks.
+    unsafe {
+        let open = (*reln).md_num_open_segs[number as usize];
+        if u32::try_from(open).unwrap_or(0) * BLOCKS_PER_SEGMENT < old_blocks {
+            (md().nblocks)(reln, number);
+        }
+        (md().truncate)(reln, number, old_blocks, nblocks);
+    }
+    forget(); // what a late answer has put there in between
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn prefetch(
+    reln: SMgrRelation,
+    number: ForkNumber::Type,
+    block: BlockNumber,
+) -> bool {
+    let is_absent = |target: Target| {
+        let held = table().hold_existing(ChunkKey::of(target.fork, block));
+        !held.is_some_and(|held| held.is_present(block))
+    };
+    if Target::of(reln, number).is_some_and(is_absent) {
+        return true; // nothing to prefetch from: the md file has a hole there
+    }
+    // SAFETY: the arguments that smgr.c passed.
+    unsafe { (md().prefetch)(reln, number, block) }
+}
+
+/// Write-back spreads the cost of a sync that never comes here.
+#[pg_guard]
+unsafe extern "C-unwind" fn writeback(
+    _reln: SMgrRelation,
+    _number: ForkNumber::Type,
+    _block: BlockNumber,
+    _nblocks: BlockNumber,
+) {
+}
+
+/// Callers (index builds, `RelationCopyStorage`) have logged the pages: their durability is the log's.
+#[pg_guard]
+unsafe extern "C-unwind" fn immedsync(_reln: SMgrRelation, _number: ForkNumber::Type) {}
+
+/// A FATAL error runs no destructors: see to it, once in a process, that a hold does not outlive it.
+fn release_holds_at_exit() {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !REGISTERED.swap(true, Ordering::Relaxed) {
+        // SAFETY: in a process with shared memory; the callback may run at any later time.
+        unsafe { pg_sys::on_shmem_exit(Some(release_holds), pg_sys::Datum::from(0)) }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn release_holds(_code: std::ffi::c_int, _argument: pg_sys::Datum) {
+    release_at_exit(table());
+}

@@ -1,0 +1,195 @@
+//! The commit window: from the decision to commit to the transaction's end no cancel or termination ends the
+//! wait for the quorum.
+//!
+//! `SyncRepWaitForLSN` (`syncrep.c` 15.18) gives up, with a warning, when it finds `QueryCancelPending` or
+//! `ProcDiePending`. Inside the window the two signals that set them are noted instead, and raised again at its
+//! end. Two things still end the wait: an immediate shutdown, and a fast one that has waited long enough for a
+//! quorum that is away (`give_up_commits`): then the termination goes through, with the session's output shut
+//! off, so that nothing is acknowledged.
+//!
+//! ```text
+//!   PRE_COMMIT ── commit record ── local flush ── wait ── COMMIT (visible)
+//!   '------------------------ window ------------------------'
+//! ```
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use pgrx::pg_guard;
+use pgrx::pg_sys::{self, SyncCommitLevel, XactEvent};
+
+use super::{interrupts, utility};
+use crate::shared;
+
+const SIGNALS: [c_int; 2] = [libc::SIGINT, libc::SIGTERM];
+
+static IN_WINDOW: AtomicBool = AtomicBool::new(false);
+/// Signals that came inside the window, in the order of [`SIGNALS`].
+static NOTED: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
+/// The handlers that ours stands before, as addresses.
+static HANDLERS: [AtomicUsize; 2] = [const { AtomicUsize::new(0) }; 2];
+
+thread_local! {
+    /// `synchronous_commit` as the session has it, while the window uses another value.
+    static SESSION_LEVEL: Cell<Option<c_int>> = const { Cell::new(None) };
+    static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// Once, in the postmaster; its children inherit the registration.
+pub fn register() {
+    // SAFETY: in _PG_init; the callback lives as long as the library, which is never unloaded.
+    unsafe { pg_sys::RegisterXactCallback(Some(at_transaction_event), std::ptr::null_mut()) }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_transaction_event(event: XactEvent::Type, _argument: *mut c_void) {
+    match event {
+        XactEvent::XACT_EVENT_PRE_COMMIT => {
+            utility::before_commit();
+            open_window();
+        }
+        XactEvent::XACT_EVENT_PRE_PREPARE => open_window(),
+        XactEvent::XACT_EVENT_COMMIT | XactEvent::XACT_EVENT_PREPARE => {
+            count_wait();
+            close_window();
+        }
+        XactEvent::XACT_EVENT_ABORT => {
+            close_window();
+            utility::after_abort();
+        }
+        _ => {}
+    }
+}
+
+/// Opens the window. What is pending already is honoured now, while the transaction can still abort, if the
+/// caller may be interrupted; otherwise it is noted.
+pub fn open_window() {
+    stand_before_handlers();
+    IN_WINDOW.store(true, Ordering::SeqCst);
+    interrupts::leave();
+    for (noted, pending) in NOTED.iter().zip(take_pending()) {
+        if pending {
+            noted.store(true, Ordering::SeqCst);
+        }
+    }
+    raise_commit_level();
+    // SAFETY: reads this process's transaction state.
+    let has_xid = unsafe { pg_sys::GetTopTransactionIdIfAny() } != pg_sys::InvalidTransactionId;
+    SINCE.set(has_xid.then(Instant::now));
+}
+
+/// Closes the window, if one is open, and raises again what was noted.
+pub fn close_window() {
+    if !IN_WINDOW.swap(false, Ordering::SeqCst) {
+        return;
+    }
+    if let Some(level) = SESSION_LEVEL.take() {
+        set_commit_level(level);
+    }
+    for (index, noted) in NOTED.iter().enumerate() {
+        if noted.swap(false, Ordering::SeqCst) {
+            call_handler(index);
+        }
+    }
+}
+
+fn count_wait() {
+    if let Some(since) = SINCE.take()
+        && let Some(shared) = shared::try_state()
+    {
+        shared::add(&shared.counters.commit_waits, 1);
+        shared.counters.commit_wait.record(since.elapsed());
+    }
+}
+
+/// `local` counts as `on`, because the local log is not durable; so does `off` in logical-replication apply
+/// workers, which report positions upstream as durable.
+fn raise_commit_level() {
+    // SAFETY: a plain variable of this process.
+    let level = unsafe { pg_sys::synchronous_commit };
+    let is_too_low = match level.cast_unsigned() {
+        SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH => true,
+        // SAFETY: reads this process's kind.
+        SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF => unsafe { pg_sys::IsLogicalWorker() },
+        _ => false,
+    };
+    if is_too_low {
+        SESSION_LEVEL.set(Some(level));
+        set_commit_level(SyncCommitLevel::SYNCHRONOUS_COMMIT_REMOTE_FLUSH.cast_signed());
+    }
+}
+
+/// The variable, and what its assign hook derives from it (`SyncRepWaitMode`).
+fn set_commit_level(level: c_int) {
+    // SAFETY: a plain variable of this process and the hook that belongs to it; a valid level.
+    unsafe {
+        pg_sys::synchronous_commit = level;
+        pg_sys::assign_synchronous_commit(level, std::ptr::null_mut());
+    }
+}
+
+/// The pending flags of SIGINT and SIGTERM, cleared.
+fn take_pending() -> [bool; 2] {
+    // SAFETY: flags of this process that its signal handlers set; our handler notes signals from here on.
+    unsafe {
+        let pending = [
+            (&raw const pg_sys::QueryCancelPending).read_volatile() != 0,
+            (&raw const pg_sys::ProcDiePending).read_volatile() != 0,
+        ];
+        (&raw mut pg_sys::QueryCancelPending).write_volatile(0);
+        (&raw mut pg_sys::ProcDiePending).write_volatile(0);
+        pending
+    }
+}
+
+/// Puts our handler before the process's own, where it is not there yet: processes set theirs at different
+/// times, some of them anew.
+fn stand_before_handlers() {
+    let ours = note_signal as extern "C" fn(c_int) as usize;
+    for (signal, handler) in SIGNALS.into_iter().zip(&HANDLERS) {
+        // SAFETY: plain system calls on structs of ours. Our handler calls the one that it replaces, with the
+        // mask and the flags that were set with it.
+        unsafe {
+            let mut action = std::mem::zeroed::<libc::sigaction>();
+            libc::sigaction(signal, std::ptr::null(), &raw mut action);
+            if [ours, libc::SIG_IGN, libc::SIG_DFL].contains(&action.sa_sigaction) {
+                continue;
+            }
+            handler.store(action.sa_sigaction, Ordering::SeqCst);
+            action.sa_sigaction = ours;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+        }
+    }
+}
+
+/// A signal handler: atomics, and the process's own handler.
+extern "C" fn note_signal(signal: c_int) {
+    let Some(index) = SIGNALS.iter().position(|known| *known == signal) else {
+        return;
+    };
+    if IN_WINDOW.load(Ordering::SeqCst) {
+        let gives_up = shared::try_state().is_some_and(shared::SharedState::give_up_commits);
+        if signal != libc::SIGTERM || !gives_up {
+            NOTED[index].store(true, Ordering::SeqCst);
+            return;
+        }
+        // SAFETY: a plain variable of this process, of word size; from here on nothing reaches the client.
+        unsafe { pg_sys::whereToSendOutput = pg_sys::CommandDest::DestNone };
+    }
+    call_handler(index);
+}
+
+fn call_handler(index: usize) {
+    let handler = HANDLERS[index].load(Ordering::SeqCst);
+    if handler == 0 {
+        return;
+    }
+    // SAFETY: the address came from sigaction as this signal's handler. Not SA_SIGINFO: PostgreSQL's pqsignal
+    // does not use it.
+    unsafe {
+        let handler = std::mem::transmute::<usize, extern "C-unwind" fn(c_int)>(handler);
+        handler(SIGNALS[index]);
+    }
+}

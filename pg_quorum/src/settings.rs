@@ -1,0 +1,194 @@
+//! The extension's own settings, and the server's settings that it holds.
+//!
+//! What the design needs of the server is either forced, with a higher priority than any configuration file
+//! (so a reload does not change it), or refused with a hint when somebody has asked for the contrary.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use pg_quorum_types::{BLOCK_SIZE, VolumeId};
+use pgrx::PgSqlErrorCode;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+use crate::pg::config;
+use crate::pg::report;
+
+static NODES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static VOLUME: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static SHUTDOWN_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(30);
+static ATTACH_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(60);
+static MAX_UNSHIPPED_MB: GucSetting<i32> = GucSetting::<i32>::new(256);
+
+/// The name in `synchronous_standby_names` behind which commits wait. No standby needs to bear it.
+const STANDBY_NAME: &str = "pg_quorum";
+
+/// Held for every process and over every reload, whatever the configuration files say.
+const HELD: [(&str, &str); 7] = [
+    ("fsync", "on"),
+    ("wal_sync_method", "fdatasync"),
+    ("full_page_writes", "off"),
+    ("wal_init_zero", "off"),
+    ("wal_recycle", "off"),
+    ("synchronous_standby_names", STANDBY_NAME),
+    ("recovery_prefetch", "off"),
+];
+
+/// Whether `ALTER SYSTEM` may not touch the setting.
+pub fn is_held(name: &str) -> bool {
+    let own = HELD.iter().any(|(held, _)| held.eq_ignore_ascii_case(name));
+    own || ["wal_level", "archive_mode", "max_wal_senders", "wal_keep_size"]
+        .iter()
+        .any(|held| held.eq_ignore_ascii_case(name))
+}
+
+/// Makes `pg_quorum.*` known to the server. In `_PG_init`.
+pub fn define() {
+    GucRegistry::define_string_guc(
+        c"pg_quorum.nodes",
+        c"The storage nodes of the volume.",
+        c"host:port of each node, separated by commas.",
+        &NODES,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"pg_quorum.volume",
+        c"The volume's UUID; empty: the one that the nodes hold.",
+        c"A server refuses to start on a volume of another identity.",
+        &VOLUME,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pg_quorum.shutdown_timeout",
+        c"How long a shutdown waits for a quorum that is away.",
+        c"Afterwards sessions whose commit waits end without an acknowledgement.",
+        &SHUTDOWN_TIMEOUT_S,
+        0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_quorum.attach_timeout",
+        c"How long a starting server tries to reach enough storage nodes.",
+        c"Afterwards the start fails with a message that names the nodes.",
+        &ATTACH_TIMEOUT_S,
+        1,
+        86_400,
+        GucContext::Postmaster,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_quorum.max_unshipped_wal",
+        c"How far the WAL may run ahead of the quorum before statements wait at their start.",
+        c"At twice this distance (and wal_buffers) writing WAL waits, too.",
+        &MAX_UNSHIPPED_MB,
+        64,
+        1 << 20,
+        GucContext::Postmaster,
+        GucFlags::UNIT_MB,
+    );
+}
+
+/// Addresses of the storage nodes, `host:port`.
+pub fn nodes() -> Vec<String> {
+    let setting = text(&NODES);
+    let addresses = setting
+        .split(',')
+        .map(str::trim)
+        .filter(|address| !address.is_empty());
+    addresses.map(str::to_owned).collect()
+}
+
+/// The volume that this server is meant for; `None`: whatever the nodes hold.
+pub fn volume() -> Option<VolumeId> {
+    text(&VOLUME).trim().parse().ok().map(VolumeId)
+}
+
+pub fn shutdown_timeout() -> Duration {
+    Duration::from_secs(u64::try_from(SHUTDOWN_TIMEOUT_S.get()).unwrap_or(0))
+}
+
+pub fn attach_timeout() -> Duration {
+    Duration::from_secs(u64::try_from(ATTACH_TIMEOUT_S.get()).unwrap_or(1))
+}
+
+/// Bytes between insert position and VDL at which statements wait at their start.
+pub fn max_unshipped_bytes() -> u64 {
+    u64::try_from(MAX_UNSHIPPED_MB.get()).unwrap_or(0) << 20
+}
+
+/// Bytes between write position and VDL at which writing WAL waits. More than the WAL buffers hold on top of
+/// the soft limit: one write of all of them never waits for itself.
+pub fn hard_unshipped_bytes() -> u64 {
+    2 * max_unshipped_bytes() + config::wal_buffers_bytes()
+}
+
+fn text(setting: &GucSetting<Option<CString>>) -> String {
+    setting
+        .get()
+        .map_or_else(String::new, |value| value.to_string_lossy().into_owned())
+}
+
+/// Refuses settings that contradict the design, then forces the rest. In `_PG_init`; a refusal is a FATAL.
+pub fn hold() {
+    let setting = text(&VOLUME);
+    if !setting.trim().is_empty() && volume().is_none() {
+        refuse(
+            format!("pg_quorum.volume is not a UUID: \"{setting}\""),
+            "\"quorumctl volume show\" prints it.",
+        );
+    }
+    if config::get("block_size") != BLOCK_SIZE.to_string() {
+        refuse(
+            "pg_quorum needs a server with 8 kB blocks",
+            "Use the distribution's PostgreSQL.",
+        );
+    }
+    if config::get("wal_level") == "minimal" {
+        refuse(
+            "pg_quorum does not work with wal_level = minimal: storage is built from the log",
+            "Set wal_level to replica or logical.",
+        );
+    }
+    if config::get("archive_mode") != "off" {
+        refuse(
+            "pg_quorum does not work with archive_mode: the tail of the local log may be cut by a failover",
+            "Set archive_mode to off; the volume is the archive.",
+        );
+    }
+    if config::get("max_wal_senders") == "0" {
+        refuse(
+            "pg_quorum does not work with max_wal_senders = 0: commits would not wait for the quorum",
+            "Set max_wal_senders to 1 or more.",
+        );
+    }
+    let names = config::get("synchronous_standby_names");
+    if !names.is_empty() && names != STANDBY_NAME {
+        refuse(
+            format!("pg_quorum does not work with synchronous_standby_names = '{names}'"),
+            "Remove the setting; every commit waits for four of the six storage nodes.",
+        );
+    }
+    for (name, value) in HELD {
+        config::hold(name, value);
+    }
+    hold_wal_keep_size();
+}
+
+/// Unshipped segments must not be removed: keeps at least what may be unshipped, and two segments.
+fn hold_wal_keep_size() {
+    let needed_mb =
+        hard_unshipped_bytes().div_ceil(1 << 20) + 2 * config::wal_segment_bytes().div_ceil(1 << 20);
+    let configured_mb = config::get_number("wal_keep_size");
+    config::hold("wal_keep_size", &format!("{}MB", needed_mb.max(configured_mb)));
+}
+
+fn refuse(message: impl Into<String>, hint: &str) -> ! {
+    report::fatal(
+        PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+        message,
+        |report| report.set_hint(hint),
+    )
+}

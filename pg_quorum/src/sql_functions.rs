@@ -1,0 +1,184 @@
+//! What schema `quorum` shows: thin functions over shared memory, given names and columns in `sql/`.
+
+use std::time::Duration;
+
+use pg_quorum_types::Lsn;
+use pgrx::datum::Interval;
+use pgrx::iter::TableIterator;
+use pgrx::{name, pg_extern};
+
+use crate::pg::{interrupts, presence_file};
+use crate::shared::{self, Histogram, LinkState, VdlWait};
+
+/// SQL declares it `pg_lsn`, which has the same datum.
+type PgLsn = i64;
+
+fn pg_lsn(lsn: Lsn) -> PgLsn {
+    lsn.0.cast_signed()
+}
+
+fn count(counter: &std::sync::atomic::AtomicU64) -> i64 {
+    counter.load(std::sync::atomic::Ordering::Relaxed).cast_signed()
+}
+
+/// The volume durable LSN.
+#[pg_extern]
+fn durable_lsn() -> PgLsn {
+    pg_lsn(shared::state().vdl())
+}
+
+/// Waits until everything below `lsn` is durable; false: `timeout` was over first.
+#[pg_extern]
+fn wait_for_lsn(lsn: PgLsn, timeout: Option<Interval>) -> bool {
+    let micros = timeout.map(|timeout| u64::try_from(timeout.as_micros()).unwrap_or(0));
+    let timeout = micros.map(Duration::from_micros);
+    loop {
+        let shared = shared::state();
+        match shared.wait_for_vdl(Lsn(lsn.cast_unsigned()), timeout, &interrupts::may_leave) {
+            VdlWait::Reached => return true,
+            VdlWait::TimedOut => return false,
+            VdlWait::Interrupted => interrupts::leave(),
+        }
+    }
+}
+
+#[pg_extern]
+#[allow(clippy::type_complexity)] // a row of named columns
+fn volume_state() -> TableIterator<
+    'static,
+    (
+        name!(volume, String),
+        name!(epoch, i64),
+        name!(durable_lsn, PgLsn),
+        name!(state, &'static str),
+        name!(has_quorum, bool),
+        name!(message, String),
+        name!(cached_chunks, i64),
+    ),
+> {
+    let shared = shared::state();
+    let state = match shared.link() {
+        LinkState::Starting => "starting",
+        LinkState::Running => "running",
+        LinkState::Gone => "stopping",
+        LinkState::Fenced => "fenced",
+    };
+    TableIterator::once((
+        shared.volume.get(),
+        shared.epoch().cast_signed(),
+        pg_lsn(shared.vdl()),
+        state,
+        !shared.quorum_lost(),
+        shared.link_message.get(),
+        presence_file::table().live_entries().cast_signed(),
+    ))
+}
+
+#[pg_extern]
+#[allow(clippy::type_complexity)] // a row of named columns
+fn segment_states() -> TableIterator<
+    'static,
+    (
+        name!(node, String),
+        name!(az, String),
+        name!(address, String),
+        name!(segment, String),
+        name!(state, String),
+        name!(message, String),
+        name!(epoch, i64),
+        name!(scl, PgLsn),
+        name!(lag_bytes, i64),
+        name!(append_p50_us, i64),
+        name!(append_p99_us, i64),
+        name!(pages_served, i64),
+    ),
+> {
+    let shared = shared::state();
+    let reports = shared.segments.reports();
+    let furthest = reports
+        .iter()
+        .map(|report| report.scl)
+        .max()
+        .unwrap_or(Lsn::INVALID);
+    TableIterator::new(reports.into_iter().map(move |report| {
+        (
+            report.node,
+            report.az,
+            report.address,
+            report.segment,
+            report.state,
+            report.message,
+            report.epoch.cast_signed(),
+            pg_lsn(report.scl),
+            furthest.bytes_since(report.scl).cast_signed(),
+            report.append_p50_us.cast_signed(),
+            report.append_p99_us.cast_signed(),
+            report.pages_served.cast_signed(),
+        )
+    }))
+}
+
+#[pg_extern]
+fn counters() -> TableIterator<'static, (name!(name, &'static str), name!(value, i64))> {
+    let counters = &shared::state().counters;
+    let rows = [
+        ("wal_bytes_shipped", &counters.wal_bytes_shipped),
+        ("records_shipped", &counters.records_shipped),
+        ("batches_shipped", &counters.batches_shipped),
+        ("messages_sent", &counters.messages_sent),
+        ("bytes_sent", &counters.bytes_sent),
+        ("page_requests", &counters.page_requests),
+        ("pages_fetched", &counters.pages_fetched),
+        ("page_errors", &counters.page_errors),
+        ("cache_hits", &counters.cache_hits),
+        ("cache_misses", &counters.cache_misses),
+        ("commit_waits", &counters.commit_waits),
+    ];
+    TableIterator::new(rows.into_iter().map(|(name, counter)| (name, count(counter))))
+}
+
+/// Bucket `n` of `buckets` (from zero) counts waits below `2^n` microseconds.
+#[pg_extern]
+#[allow(clippy::type_complexity)] // a row of named columns
+fn latencies() -> TableIterator<
+    'static,
+    (
+        name!(name, &'static str),
+        name!(samples, i64),
+        name!(total_us, i64),
+        name!(p50_us, Option<i64>),
+        name!(p99_us, Option<i64>),
+        name!(buckets, Vec<i64>),
+    ),
+> {
+    let counters = &shared::state().counters;
+    let rows = [
+        ("commit_wait", &counters.commit_wait),
+        ("page_wait", &counters.page_wait),
+        ("quorum", &counters.quorum_latency),
+    ];
+    TableIterator::new(
+        rows.into_iter()
+            .map(|(name, histogram)| latency_row(name, histogram)),
+    )
+}
+
+fn latency_row(
+    name: &'static str,
+    histogram: &Histogram,
+) -> (&'static str, i64, i64, Option<i64>, Option<i64>, Vec<i64>) {
+    let buckets: Vec<i64> = histogram
+        .counts()
+        .iter()
+        .map(|count| count.cast_signed())
+        .collect();
+    let micros = |duration: Duration| i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    (
+        name,
+        buckets.iter().sum(),
+        micros(histogram.total()),
+        histogram.quantile(0.5).map(micros),
+        histogram.quantile(0.99).map(micros),
+        buckets,
+    )
+}
