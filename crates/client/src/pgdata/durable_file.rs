@@ -1,0 +1,73 @@
+//! Files that are replaced whole and are there after a crash.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::PgdataError;
+
+/// Writes `content` beside `path`, syncs it, renames it over `path` and syncs the directory. Mode 0600.
+///
+/// # Errors
+/// The file system's.
+pub fn write_durably(path: &Path, content: &[u8]) -> Result<(), PgdataError> {
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let mut partial = path.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = Path::new(&partial);
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(partial)
+        .map_err(PgdataError::io(partial))?;
+    file.write_all(content)
+        .and_then(|()| file.sync_all())
+        .map_err(PgdataError::io(partial))?;
+    fs::rename(partial, path).map_err(PgdataError::io(path))?;
+    sync_directory(directory)
+}
+
+/// Removes a file, durably; one that is not there is no error.
+pub(super) fn remove_durably(path: &Path) -> Result<(), PgdataError> {
+    match fs::remove_file(path) {
+        Ok(()) => sync_directory(path.parent().unwrap_or(Path::new("."))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(PgdataError::io(path)(error)),
+    }
+}
+
+pub(super) fn sync_directory(directory: &Path) -> Result<(), PgdataError> {
+    File::open(directory)
+        .and_then(|handle| handle.sync_all())
+        .map_err(PgdataError::io(directory))
+}
+
+pub(super) fn save_json<T: Serialize>(path: &Path, value: &T) -> Result<(), PgdataError> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(|source| PgdataError::Damaged {
+        path: path.to_owned(),
+        source,
+    })?;
+    text.push(b'\n');
+    write_durably(path, &text)
+}
+
+/// `None` if there is no such file.
+pub(super) fn load_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, PgdataError> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(PgdataError::io(path)(error)),
+    };
+    serde_json::from_slice(&text)
+        .map(Some)
+        .map_err(|source| PgdataError::Damaged {
+            path: path.to_owned(),
+            source,
+        })
+}

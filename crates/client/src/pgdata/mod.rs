@@ -1,0 +1,49 @@
+//! What makes a PGDATA directory a compute of a volume: its identity, the attachment that the server
+//! runs under, the one-shot order to take the volume by force, and the tripwire that keeps a server
+//! without the library from starting on it.
+//!
+//! ```text
+//! PGDATA/backup_label             the tripwire (absent only while a server is starting)
+//! PGDATA/pg_quorum/compute.json   identity: who this directory is to the volume
+//! PGDATA/pg_quorum/attach.json    the running epoch, written by attach, read by the link worker
+//! PGDATA/pg_quorum/force          one-shot: the next attach takes the volume by force
+//! ```
+
+mod attachment_file;
+mod durable_file;
+mod force;
+mod identity;
+mod new_directory;
+mod tripwire;
+
+pub use attachment_file::{load_attachment, save_attachment};
+pub use durable_file::write_durably;
+pub use force::{clear_force, is_forced, request_force};
+pub use identity::ComputeIdentity;
+pub use new_directory::{AuthMethod, NewDirectory, NewDirectoryError, create_directory};
+pub use tripwire::{place_tripwire, remove_tripwire};
+
+/// The directory in PGDATA that holds what is pg_quorum's own.
+pub const OWN_DIRECTORY: &str = "pg_quorum";
+
+/// A file of PGDATA that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum PgdataError {
+    #[error("{path}: {source}")]
+    Io {
+        path: std::path::PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{path} is damaged: {source}")]
+    Damaged {
+        path: std::path::PathBuf,
+        source: serde_json::Error,
+    },
+}
+
+impl PgdataError {
+    fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> PgdataError {
+        let path = path.to_owned();
+        move |source| PgdataError::Io { path, source }
+    }
+}

@@ -1,0 +1,80 @@
+//! Reading what storage derives besides pages: compute images, WAL, pg_control.
+
+mod control;
+mod image;
+mod wal;
+
+pub use control::{VolumeControl, control_file};
+pub use image::{ImageEvent, ImageReader, compute_image};
+pub use wal::{WalChunk, WalReader, read_wal};
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use pg_quorum_types::SegmentMember;
+
+use crate::channel::Node;
+use crate::{Attachment, ConfigError, Timeouts};
+
+/// Before the segments are asked once more when all of them have failed.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// No segment could answer, although each was asked again and again.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StateError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("no storage node could answer:\n{}", .0.join("\n"))]
+    NoAnswer(Vec<String>),
+    #[error("the nodes keep no volume")]
+    NoVolume,
+}
+
+/// The segments of an attachment, one after the other, until the patience is at its end.
+struct Rotation {
+    segments: Vec<(SegmentMember, Node)>,
+    waiting: VecDeque<usize>,
+    failures: Vec<String>,
+    deadline: Instant,
+}
+
+impl Rotation {
+    fn new(attachment: &Attachment, timeouts: &Timeouts) -> Result<Rotation, ConfigError> {
+        let segments = attachment
+            .membership
+            .members
+            .iter()
+            .map(|member| Ok((member.clone(), Node::new(&member.address, timeouts)?)))
+            .collect::<Result<Vec<_>, ConfigError>>()?;
+        Ok(Rotation {
+            waiting: (0..segments.len()).collect(),
+            segments,
+            failures: Vec::new(),
+            deadline: Instant::now() + timeouts.quorum,
+        })
+    }
+
+    /// The next segment to ask.
+    async fn next(&mut self) -> Result<(SegmentMember, Node), StateError> {
+        if self.waiting.is_empty() {
+            if Instant::now() >= self.deadline {
+                return Err(StateError::NoAnswer(std::mem::take(&mut self.failures)));
+            }
+            tokio::time::sleep(PAUSE).await;
+            self.waiting = (0..self.segments.len()).collect();
+            self.failures.clear();
+        }
+        let index = self.waiting.pop_front().unwrap_or_default();
+        Ok(self.segments[index].clone())
+    }
+
+    fn failed(&mut self, member: &SegmentMember, error: impl std::fmt::Display) {
+        self.failures
+            .push(format!("{} ({}) {error}", member.node, member.address));
+    }
+
+    /// Something was read: the patience begins anew.
+    fn succeeded(&mut self, timeouts: &Timeouts) {
+        self.deadline = Instant::now() + timeouts.quorum;
+    }
+}
