@@ -2,6 +2,10 @@
 //!
 //! * [`disk`]: files, with what tests need to make them fail
 //! * [`log`]: the hot log
+//! * [`derived`]: what the log means: pages and everything else, as of an LSN
+//! * [`services`]: the gRPC face
 
+pub mod derived;
 pub mod disk;
 pub mod log;
+pub mod services;

@@ -1,0 +1,225 @@
+//! One complete base and what follows it: the store, the state in memory, and the two background threads.
+//!
+//! ```text
+//!  log --ingest--> index, overlay --coalesce--> store
+//!                         \______ reads ______/
+//! ```
+//! Lock order: `state` before the store's views; nobody waits for the log or the disk while holding it,
+//! but for looking up metadata.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex, RwLock};
+use pg_quorum_types::{ClusterFacts, Lsn};
+use tokio::sync::{Notify, watch};
+
+use super::base::ImportedBase;
+use super::error::DerivedError;
+use super::marks::Mark;
+use super::meta_key::{MetaKey, MetaRange, VolumeItem};
+use super::record_log::{LogView, RecordLog};
+use super::resets::{Dropped, Resets};
+use super::settings::DerivedSettings;
+use super::state::{State, decode};
+use super::store::{FjallStore, PageStore, Space, StoreView};
+
+/// See the module.
+pub struct Engine {
+    pub base: ImportedBase,
+    pub settings: DerivedSettings,
+    pub store: Arc<dyn PageStore>,
+    pub log: Arc<dyn RecordLog>,
+    pub view: watch::Receiver<LogView>,
+    pub state: RwLock<State>,
+    /// Follows `State::indexed`.
+    pub indexed: watch::Sender<Lsn>,
+    /// Why indexing or coalescing stands still; empty if it does not.
+    pub failure: Mutex<String>,
+    pub counters: Counters,
+    /// Woken after each coalesced round.
+    pub round_done: Condvar,
+    pub round_lock: Mutex<()>,
+    /// Wakes the coalescing thread.
+    pub wanted: Condvar,
+    /// Up to where somebody waits for everything to be persisted.
+    pub wanted_through: Mutex<Lsn>,
+    pub stop: AtomicBool,
+    pub stop_ingest: Notify,
+}
+
+/// Counts since the start, for people.
+#[derive(Default, Debug)]
+pub struct Counters {
+    pub pages_served: AtomicU64,
+    pub pages_failed: AtomicU64,
+    pub records_indexed: AtomicU64,
+    pub wal_bytes_indexed: AtomicU64,
+    pub images_written: AtomicU64,
+    pub rounds: AtomicU64,
+    pub index_full_waits: AtomicU64,
+}
+
+impl Counters {
+    pub fn add(counter: &AtomicU64, number: u64) {
+        counter.fetch_add(number, Ordering::Relaxed);
+    }
+}
+
+impl Engine {
+    /// Opens a store that a finished import or an earlier run left.
+    ///
+    /// # Errors
+    /// The directory cannot be read or is damaged.
+    pub fn open(
+        directory: &Path,
+        settings: DerivedSettings,
+        log: Arc<dyn RecordLog>,
+        view: watch::Receiver<LogView>,
+        indexed: watch::Sender<Lsn>,
+    ) -> Result<Engine, DerivedError> {
+        let store: Arc<dyn PageStore> = Arc::new(FjallStore::open(directory, &settings.store)?);
+        let (base, state) = recover(store.view().as_ref())?;
+        indexed.send_replace(state.indexed);
+        Ok(Engine {
+            base,
+            settings,
+            store,
+            log,
+            view,
+            state: RwLock::new(state),
+            indexed,
+            failure: Mutex::new(String::new()),
+            counters: Counters::default(),
+            round_done: Condvar::new(),
+            round_lock: Mutex::new(()),
+            wanted: Condvar::new(),
+            wanted_through: Mutex::new(Lsn::INVALID),
+            stop: AtomicBool::new(false),
+            stop_ingest: Notify::new(),
+        })
+    }
+
+    pub fn facts(&self) -> &ClusterFacts {
+        &self.base.facts
+    }
+
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Asks both threads to end.
+    pub fn request_stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.stop_ingest.notify_one();
+        drop(self.wanted_through.lock());
+        self.wanted.notify_all();
+        drop(self.round_lock.lock());
+        self.round_done.notify_all();
+    }
+
+    /// Notes why a thread cannot go on, once per reason.
+    pub fn set_failure(&self, reason: &str) {
+        let mut failure = self.failure.lock();
+        if *failure != reason {
+            if reason.is_empty() {
+                tracing::info!("derived state goes on");
+            } else {
+                tracing::error!(reason, "derived state stands still");
+            }
+            reason.clone_into(&mut failure);
+        }
+    }
+
+    /// Sleeps, but not past a stop.
+    pub fn pause(&self, duration: Duration) {
+        let mut wanted = self.wanted_through.lock();
+        if !self.is_stopping() {
+            self.wanted.wait_for(&mut wanted, duration);
+        }
+    }
+
+    /// Sleeps until a round of coalescing ends, at most for `timeout`.
+    pub fn wait_for_round(&self, timeout: Duration) {
+        let mut lock = self.round_lock.lock();
+        if !self.is_stopping() {
+            self.round_done.wait_for(&mut lock, timeout);
+        }
+    }
+
+    pub fn notify_round_done(&self) {
+        drop(self.round_lock.lock());
+        self.round_done.notify_all();
+    }
+
+    /// Up to here state may be persisted: no cut undoes it, and nobody reads below it any more.
+    pub fn persistable(&self, state: &State) -> Lsn {
+        let view = *self.view.borrow();
+        let mut limit = view.vdl.min(view.scl);
+        if view.pgmrpl.is_valid() {
+            limit = limit.min(view.pgmrpl);
+        }
+        match state.pins.first_key_value() {
+            Some((pin, _)) => limit.min(*pin),
+            None => limit,
+        }
+    }
+
+    /// Wakes the coalescing thread: everything through `lsn` is wanted in the store.
+    pub fn want_applied(&self, lsn: Lsn) {
+        let mut wanted = self.wanted_through.lock();
+        *wanted = lsn.max(*wanted);
+        self.wanted.notify_all();
+    }
+
+    /// The error for a position that is not indexed yet.
+    pub fn not_indexed(&self, asked: Lsn, indexed: Lsn) -> DerivedError {
+        DerivedError::NotIndexed {
+            asked,
+            indexed,
+            reason: self.failure.lock().clone(),
+        }
+    }
+
+    /// Goes back to `to` or below; see [`State::cut`].
+    pub fn cut(&self, to: Lsn) {
+        let mut state = self.state.write();
+        state.cut(to);
+        self.indexed.send_replace(state.indexed);
+    }
+
+    /// No record that ends at or below this is needed here any more. WAL is handed out from the start of the
+    /// segment that the persisted state ends in.
+    pub fn log_floor(&self) -> Lsn {
+        let applied = self.state.read().applied;
+        let segment_start = applied.0 - applied.0 % u64::from(self.base.facts.wal_segment_bytes);
+        Lsn(segment_start)
+    }
+}
+
+/// Base and state from the store.
+fn recover(view: &dyn StoreView) -> Result<(ImportedBase, State), DerivedError> {
+    let item = |item: VolumeItem| -> Result<_, DerivedError> {
+        let found = view.newest(Space::Meta, &MetaKey::Volume(item).to_bytes(), Lsn::MAX)?;
+        let missing = || DerivedError::Damaged(format!("{item:?} is missing"));
+        decode(&found.ok_or_else(missing)?.1)?.ok_or_else(missing)
+    };
+    let base = ImportedBase::from_bytes(&item(VolumeItem::Base)?)?;
+    let applied = Mark::from_bytes(&item(VolumeItem::Applied)?)
+        .ok_or_else(|| DerivedError::Damaged("the persisted position".to_owned()))?;
+    let mut resets = Resets::default();
+    let range = MetaRange::resets();
+    for version in view.scan(Space::Meta, &range.from, &range.to) {
+        let (version, value) = version?;
+        let damaged = || DerivedError::Damaged("a reset".to_owned());
+        let Some(MetaKey::Reset { lsn, number }) = MetaKey::from_bytes(&version.key) else {
+            return Err(damaged());
+        };
+        let value = decode(&value)?.ok_or_else(damaged)?;
+        resets.restore((lsn, number), Dropped::from_bytes(&value).ok_or_else(damaged)?);
+    }
+    let state = State::new(applied, &base.facts, resets);
+    Ok((base, state))
+}

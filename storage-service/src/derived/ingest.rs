@@ -1,0 +1,267 @@
+//! Follows the log: reads records below the SCL in order and makes their effects visible to reads.
+//!
+//! One thread. It reads and decodes a batch without any lock, then adds it under the state's lock if no
+//! cut came between. The copy of a database is a barrier: everything before it is persisted first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use pg_quorum_types::{Lsn, RelFork};
+use pg_quorum_wal::{Effects, MetaChange, Record};
+
+use super::copy_database;
+use super::engine::{Counters, Engine};
+use super::error::DerivedError;
+use super::index::IndexEntry;
+use super::marks::Mark;
+use super::meta_key::{MetaKey, MetaValue};
+use super::record_changes::{Changes, Known, SizeCache};
+use super::record_log::StoredRecord;
+
+/// A failed batch is tried again after this: the log may be repaired from a peer.
+const RETRY_PAUSE: Duration = Duration::from_millis(500);
+
+/// The thread's body: runs until the engine is stopped.
+pub fn run(engine: &Arc<Engine>) {
+    let mut sizes = SizeCache::default();
+    let mut sizes_of_cuts = 0;
+    let mut view = engine.view.clone();
+    while !engine.is_stopping() {
+        let cuts = engine.state.read().cuts;
+        if cuts != sizes_of_cuts {
+            sizes.clear();
+            sizes_of_cuts = cuts;
+        }
+        view.mark_unchanged();
+        match ingest_batch(engine, &mut sizes, cuts) {
+            Ok(Progress::Went) => engine.set_failure(""),
+            Ok(Progress::NothingNew) => wait_for_log(engine, &mut view),
+            Err(DerivedError::Stopping) => return,
+            Err(error) => {
+                sizes.clear();
+                engine.set_failure(&error.to_string());
+                engine.pause(RETRY_PAUSE);
+            }
+        }
+    }
+}
+
+enum Progress {
+    Went,
+    NothingNew,
+}
+
+/// Sleeps until the segment tells something new, or the engine is stopped.
+fn wait_for_log(engine: &Engine, view: &mut tokio::sync::watch::Receiver<super::record_log::LogView>) {
+    futures::executor::block_on(async {
+        futures::select! {
+            _ = view.changed().fuse() => {}
+            () = engine.stop_ingest.notified().fuse() => {}
+        }
+    });
+}
+
+/// One batch: from the last indexed record on, at most to the SCL.
+fn ingest_batch(engine: &Arc<Engine>, sizes: &mut SizeCache, cuts: u64) -> Result<Progress, DerivedError> {
+    wait_for_room(engine)?;
+    let scl = engine.view.borrow().scl;
+    let last = engine.state.read().marks.last().clone();
+    if scl <= last.lsn {
+        return Ok(Progress::NothingNew);
+    }
+    let records = engine
+        .log
+        .read_records(last.lsn, engine.settings.ingest_batch_bytes)
+        .map_err(|error| DerivedError::Log {
+            at: last.lsn,
+            problem: error.to_string(),
+        })?;
+    let known = KnownState {
+        engine,
+        at: last.lsn,
+        cuts,
+    };
+    let mut batch = Batch::after(last);
+    for stored in &records {
+        if stored.raw.end > scl {
+            break;
+        }
+        match batch.add(stored, sizes, &known)? {
+            Added::Taken => {}
+            Added::Copy(copy) => {
+                let (record, change) = *copy;
+                if batch.records > 0 {
+                    break; // what came before it first
+                }
+                copy_database::carry_out(engine, &record, &change, batch.mark_behind(&record)?, cuts)?;
+                sizes.clear();
+                return Ok(Progress::Went);
+            }
+        }
+    }
+    if batch.records == 0 {
+        return Ok(Progress::NothingNew);
+    }
+    publish(engine, batch, sizes, cuts);
+    Ok(Progress::Went)
+}
+
+/// Makes a batch visible, unless the log was cut since it was read.
+fn publish(engine: &Engine, batch: Batch, sizes: &mut SizeCache, cuts: u64) {
+    Counters::add(&engine.counters.records_indexed, batch.records);
+    Counters::add(
+        &engine.counters.wal_bytes_indexed,
+        batch.mark.lsn.bytes_since(batch.from),
+    );
+    let mut state = engine.state.write();
+    if state.cuts != cuts {
+        sizes.clear();
+        return;
+    }
+    batch.changes.apply_to(&mut state);
+    state.indexed = batch.mark.lsn;
+    state.marks.push(batch.mark);
+    engine.indexed.send_replace(state.indexed);
+}
+
+/// While the memory for it is used up, indexing waits for the background.
+fn wait_for_room(engine: &Engine) -> Result<(), DerivedError> {
+    let is_full = || {
+        let state = engine.state.read();
+        state.bytes() > engine.settings.index_bytes && state.applied < state.indexed
+    };
+    if !is_full() {
+        return Ok(());
+    }
+    Counters::add(&engine.counters.index_full_waits, 1);
+    while is_full() {
+        if engine.is_stopping() {
+            return Err(DerivedError::Stopping);
+        }
+        engine.want_applied(Lsn::INVALID);
+        engine.wait_for_round(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+/// Records that were read and decoded but are not visible yet.
+struct Batch {
+    from: Lsn,
+    mark: Mark,
+    changes: Changes,
+    records: u64,
+}
+
+enum Added {
+    Taken,
+    /// The record copies a database; it is not in the batch.
+    Copy(Box<(Record, MetaChange)>),
+}
+
+impl Batch {
+    fn after(mark: Mark) -> Batch {
+        Batch {
+            from: mark.lsn,
+            mark,
+            changes: Changes::default(),
+            records: 0,
+        }
+    }
+
+    fn add(
+        &mut self,
+        stored: &StoredRecord,
+        sizes: &mut SizeCache,
+        known: &KnownState<'_>,
+    ) -> Result<Added, DerivedError> {
+        let record = Record::decode(&stored.raw)?;
+        let context = self.mark.checkpoint.redo_context(known.engine.facts());
+        let mut effects = pg_quorum_wal::effects(&record, &context)?;
+        if let Some(change) = take_copy(&mut effects) {
+            return Ok(Added::Copy(Box::new((record, change))));
+        }
+        let next = self.mark_behind(&record)?;
+        let entry = IndexEntry {
+            start: record.start,
+            end: record.end,
+            position: stored.position,
+            full: false,
+        };
+        self.changes.add(entry, effects, sizes, known)?;
+        let next_context = next.checkpoint.redo_context(known.engine.facts());
+        if next_context != context {
+            self.changes.add_context(record.end, next_context);
+        }
+        self.note_segment_boundary(known.engine, record.end);
+        self.mark = next;
+        self.records += 1;
+        Ok(Added::Taken)
+    }
+
+    /// The mark behind a record that follows the batch.
+    fn mark_behind(&self, record: &Record) -> Result<Mark, DerivedError> {
+        let mut checkpoint = self.mark.checkpoint;
+        checkpoint.track(record)?;
+        Ok(Mark {
+            lsn: record.end,
+            last_record_start: record.start,
+            checkpoint,
+        })
+    }
+
+    /// Notes for each WAL segment that begins inside the record where the record before it ended: WAL is
+    /// rebuilt from there.
+    fn note_segment_boundary(&mut self, engine: &Engine, end: Lsn) {
+        let segment_bytes = u64::from(engine.facts().wal_segment_bytes);
+        let first = self.mark.lsn.0.div_ceil(segment_bytes);
+        for number in first..end.0.div_ceil(segment_bytes) {
+            let value = self.mark.lsn.0.to_le_bytes().to_vec().into();
+            self.changes
+                .put(end, MetaKey::SegmentBoundary(number), Some(value));
+        }
+    }
+}
+
+/// The copy of a database in a record's effects.
+fn take_copy(effects: &mut Effects) -> Option<MetaChange> {
+    let is_copy = |change: &MetaChange| matches!(change, MetaChange::DatabaseCopied { .. });
+    let at = effects.meta.iter().position(is_copy)?;
+    Some(effects.meta.remove(at))
+}
+
+/// Look-ups as of the last indexed record.
+struct KnownState<'a> {
+    engine: &'a Engine,
+    at: Lsn,
+    cuts: u64,
+}
+
+impl KnownState<'_> {
+    fn look_up<T>(
+        &self,
+        look_up: impl FnOnce(&super::state::State, &dyn super::store::StoreView) -> Result<T, DerivedError>,
+        nothing: T,
+    ) -> Result<T, DerivedError> {
+        let state = self.engine.state.read();
+        if state.cuts != self.cuts {
+            return Ok(nothing); // the batch is void anyway
+        }
+        let view = self.engine.store.view();
+        look_up(&state, view.as_ref())
+    }
+}
+
+impl Known for KnownState<'_> {
+    fn size(&self, fork: RelFork) -> Result<Option<u32>, DerivedError> {
+        self.look_up(|state, view| state.size(view, fork, self.at), None)
+    }
+
+    fn meta(&self, key: &MetaKey) -> Result<MetaValue, DerivedError> {
+        self.look_up(|state, view| state.meta(view, key, self.at), None)
+    }
+
+    fn pg_major(&self) -> u32 {
+        self.engine.facts().pg_major
+    }
+}

@@ -1,0 +1,43 @@
+//! Limits of the derived state. Six nodes may share a process, so the defaults are small.
+
+use std::time::Duration;
+
+use super::store::FjallSettings;
+
+/// See the fields.
+#[derive(Clone, Debug)]
+pub struct DerivedSettings {
+    /// Memory for the page index and the metadata above the persisted state. When it is full, indexing
+    /// waits until some of it has been persisted.
+    pub index_bytes: usize,
+    /// How much log is gathered before it is turned into pages. More of it means fewer images of pages that
+    /// change often, and more log on disk.
+    pub round_wal_bytes: u64,
+    /// After so long without new records, what there is is turned into pages.
+    pub idle_before_round: Duration,
+    /// Log that is read and decoded at once.
+    pub ingest_batch_bytes: usize,
+    /// Pages that are built and written at once.
+    pub pages_per_batch: usize,
+    /// While records arrive, the background rests this many times as long as it works, unless memory is
+    /// short.
+    pub rest_factor: u32,
+    /// How long a read waits for records that are on their way.
+    pub read_wait: Duration,
+    pub store: FjallSettings,
+}
+
+impl Default for DerivedSettings {
+    fn default() -> Self {
+        Self {
+            index_bytes: 48 << 20,
+            round_wal_bytes: 128 << 20,
+            idle_before_round: Duration::from_secs(10),
+            ingest_batch_bytes: 256 << 10,
+            pages_per_batch: 64,
+            rest_factor: 1,
+            read_wait: Duration::from_secs(5),
+            store: FjallSettings::default(),
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `Pages`: pages and sizes of relations at an LSN.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pg_quorum_proto::v1;
+use pg_quorum_proto::v1::pages_server::Pages;
+use pg_quorum_quorum::{Refusal, Refused};
+use pg_quorum_types::{Lsn, RelFork};
+use tonic::{Request, Response, Status};
+
+use super::read_gate::{Admission, EpochRule, NoAnswer, ReadGate, blocking};
+use crate::derived::{Derived, ReadPage};
+
+/// Pages in one request.
+const MAX_BLOCKS: usize = 4096;
+
+/// See the module.
+pub struct PagesService {
+    gate: Arc<dyn ReadGate>,
+    derived: Arc<Derived>,
+}
+
+impl PagesService {
+    pub fn new(gate: Arc<dyn ReadGate>, derived: Arc<Derived>) -> PagesService {
+        PagesService { gate, derived }
+    }
+
+    async fn pages(&self, request: v1::GetPagesRequest) -> Result<v1::GetPagesReply, NoAnswer> {
+        let admission = Admission::new(&self.gate, request.context, EpochRule::Started)?;
+        let fork = fork(request.fork)?;
+        let (lsn, not_modified_since) = (Lsn(request.lsn), Lsn(request.not_modified_since));
+        if request.blocks.len() > MAX_BLOCKS || lsn < not_modified_since {
+            let problem = format!(
+                "at most {MAX_BLOCKS} blocks, and not_modified_since at or below lsn: got {} blocks, \
+                 {not_modified_since}, {lsn}",
+                request.blocks.len()
+            );
+            return Err(NoAnswer::Failed(Status::invalid_argument(problem)));
+        }
+        let indexed = wait_indexed(&self.derived, not_modified_since).await?;
+        let at = lsn.min(indexed);
+        let blocks = request.blocks;
+        let pages = blocking(&self.derived, move |derived| derived.pages(fork, &blocks, at)).await?;
+        admission.check()?;
+        Ok(v1::GetPagesReply {
+            pages: pages.into_iter().map(page).collect(),
+            lsn: at.0,
+            refused: None,
+        })
+    }
+
+    async fn size(&self, request: v1::GetRelationSizeRequest) -> Result<v1::GetRelationSizeReply, NoAnswer> {
+        let admission = Admission::new(&self.gate, request.context, EpochRule::Started)?;
+        let fork = fork(request.fork)?;
+        let at = Lsn(request.lsn);
+        wait_indexed(&self.derived, at).await?;
+        let size = blocking(&self.derived, move |derived| derived.relation_size(fork, at)).await?;
+        admission.check()?;
+        Ok(v1::GetRelationSizeReply {
+            exists: size.is_some(),
+            blocks: size.unwrap_or(0),
+            refused: None,
+        })
+    }
+}
+
+/// Waits until `lsn` is indexed, for a bounded time.
+pub(super) async fn wait_indexed(derived: &Derived, lsn: Lsn) -> Result<Lsn, Refused> {
+    let indexed = derived.wait_indexed(lsn, derived.read_wait()).await;
+    if indexed >= lsn {
+        return Ok(indexed);
+    }
+    let failure = derived.stats().failure;
+    let because = if failure.is_empty() {
+        failure
+    } else {
+        format!(": {failure}")
+    };
+    Err(Refused::plain(
+        Refusal::OutOfRange,
+        format!("{lsn} is asked for, this node has indexed up to {indexed}{because}"),
+    ))
+}
+
+fn fork(wire: Option<v1::RelationFork>) -> Result<RelFork, NoAnswer> {
+    let wire = wire.ok_or_else(|| Status::invalid_argument("the fork is missing"));
+    wire.and_then(|wire| Ok(RelFork::try_from(wire)?))
+        .map_err(NoAnswer::Failed)
+}
+
+fn page(page: ReadPage) -> v1::Page {
+    match page {
+        ReadPage::Page(page) => v1::Page {
+            page: Bytes::copy_from_slice(&page[..]),
+            error: String::new(),
+        },
+        ReadPage::Zeros => v1::Page::default(),
+        ReadPage::Failed(error) => v1::Page {
+            page: Bytes::new(),
+            error,
+        },
+    }
+}
+
+#[tonic::async_trait]
+impl Pages for PagesService {
+    async fn get_pages(
+        &self,
+        request: Request<v1::GetPagesRequest>,
+    ) -> Result<Response<v1::GetPagesReply>, Status> {
+        match self.pages(request.into_inner()).await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(NoAnswer::Refused(refused)) => Ok(Response::new(v1::GetPagesReply {
+                refused: Some(refused.into()),
+                ..Default::default()
+            })),
+            Err(NoAnswer::Failed(status)) => Err(status),
+        }
+    }
+
+    async fn get_relation_size(
+        &self,
+        request: Request<v1::GetRelationSizeRequest>,
+    ) -> Result<Response<v1::GetRelationSizeReply>, Status> {
+        match self.size(request.into_inner()).await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(NoAnswer::Refused(refused)) => Ok(Response::new(v1::GetRelationSizeReply {
+                refused: Some(refused.into()),
+                ..Default::default()
+            })),
+            Err(NoAnswer::Failed(status)) => Err(status),
+        }
+    }
+}
