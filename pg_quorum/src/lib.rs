@@ -4,9 +4,13 @@
 //!
 //! - [`pg`] swaps the storage manager's table and a few file calls, and is the only place with `unsafe`;
 //! - [`cache`] knows which pages the local files hold;
-//! - [`shared`] is what the server's processes share, page requests among it.
+//! - [`shared`] is what the server's processes share, page requests among it;
+//! - [`link`] is the background worker that talks to the storage nodes;
+//! - [`attach`] makes the data directory ready at each start.
 
+mod attach;
 mod cache;
+mod link;
 mod pg;
 mod settings;
 mod shared;

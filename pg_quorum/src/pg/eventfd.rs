@@ -2,6 +2,8 @@
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+use tokio::io::unix::AsyncFd;
+
 /// A kernel counter; readable while it is not zero.
 #[derive(Debug)]
 pub struct EventFd {
@@ -47,4 +49,19 @@ impl AsRawFd for EventFd {
     fn as_raw_fd(&self) -> RawFd {
         self.fd.as_raw_fd()
     }
+}
+
+impl AsRawFd for &EventFd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// Makes the runtime that is current wait for it.
+///
+/// # Errors
+/// The kernel's.
+pub fn register(event: &'static EventFd) -> std::io::Result<AsyncFd<&'static EventFd>> {
+    // SAFETY: the descriptor belongs to `event`, which is never dropped, and is always the same.
+    Ok(unsafe { AsyncFd::register(event) }?)
 }

@@ -152,6 +152,11 @@ fn hold_back(shared: &shared::SharedState, write_end: Lsn) {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn fdatasync(_fd: c_int) -> c_int {
+    if shared::try_state().is_some_and(shared::SharedState::link_gone) {
+        let errno = errno();
+        crate::link::ship_by_myself();
+        set_errno(errno);
+    }
     0
 }
 

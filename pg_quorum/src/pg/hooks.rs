@@ -9,7 +9,7 @@ use pgrx::pg_sys;
 use super::elf::{ElfError, MainProgram};
 use super::patch::{self, Patch};
 use super::{config, files, md15, presence_file, report, shmem, smgr, utility, xact};
-use crate::{settings, shared};
+use crate::{attach, link, settings, shared};
 
 /// All that is to be swapped, found and checked.
 static PATCHES: OnceLock<Vec<Patch>> = OnceLock::new();
@@ -40,6 +40,7 @@ pub fn init() {
     }
     xact::register();
     utility::register();
+    link::register();
 }
 
 fn refuse_late_load() {
@@ -108,6 +109,7 @@ unsafe extern "C-unwind" fn startup() {
     create_presence();
     files::learn_wal_buffers();
     swap();
+    attach::attach();
 }
 
 fn create_wakeups() {

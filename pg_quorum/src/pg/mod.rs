@@ -4,9 +4,11 @@
 #![allow(unsafe_code)] // the one exemption of the workspace: calls into PostgreSQL and the C library
 
 pub mod config;
+pub mod control_file;
 mod elf;
 pub mod eventfd;
 mod files;
+pub mod fork;
 pub mod futex;
 pub mod hooks;
 pub mod interrupts;
@@ -14,8 +16,11 @@ mod md15;
 mod patch;
 pub mod presence_file;
 pub mod report;
+pub mod server;
 pub mod shmem;
 mod smgr;
+pub mod syncrep;
 mod utility;
 mod wal_files;
+pub mod worker;
 mod xact;

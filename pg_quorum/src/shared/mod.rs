@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use pg_quorum_types::Lsn;
 
-use crate::pg::{futex, shmem};
+use crate::pg::{futex, server, shmem};
 
-pub use counters::{Counters, HISTOGRAM_BUCKETS, Histogram, add};
-pub use page_slots::{FetchError, MAX_BLOCKS_PER_REQUEST, PageRequest, PageSlots, fetch_pages};
-pub use segments::{MAX_SEGMENTS, SegmentReport, SegmentStats};
+pub use counters::{Counters, Histogram, add};
+pub use page_slots::{FetchError, Page, PageRequest, PageSlots, fetch_pages};
+pub use segments::{SegmentReport, SegmentStats};
 pub use text::SharedText;
 pub use wake::{create_wakeups, page_wakeup, wal_wakeup};
 
@@ -55,7 +55,6 @@ pub struct SharedState {
     stop_requested: AtomicBool,
     wal_writes: AtomicU64,
     read_floor: AtomicU64,
-    attach_lsn: AtomicU64,
     final_shipping: AtomicU32,
     /// Why commits wait, or who took the volume: for SQL and messages.
     pub link_message: SharedText<512>,
@@ -92,13 +91,10 @@ impl SharedState {
         Lsn(self.vdl.load(Ordering::Acquire))
     }
 
-    /// Link worker (and attach): the VDL has moved.
-    ///
-    /// # Panics
-    /// When it would fall: stopping is better than acknowledging a lie.
+    /// Whoever ships: everything below `vdl` is durable. A lower value than before changes nothing (a process
+    /// that has just opened its streams knows less at first).
     pub fn publish_vdl(&self, vdl: Lsn) {
-        let previous = self.vdl.swap(vdl.0, Ordering::AcqRel);
-        assert!(previous <= vdl.0, "the VDL fell from {} to {vdl}", Lsn(previous));
+        self.vdl.fetch_max(vdl.0, Ordering::AcqRel);
         self.vdl_generation.fetch_add(1, Ordering::AcqRel);
         if self.vdl_waiters.load(Ordering::SeqCst) > 0 {
             futex::wake_all(&self.vdl_generation);
@@ -130,6 +126,7 @@ impl SharedState {
             if left.is_zero() {
                 break VdlWait::TimedOut;
             }
+            server::exit_if_postmaster_died();
             futex::wait(&self.vdl_generation, generation, left);
         };
         self.vdl_waiters.fetch_sub(1, Ordering::SeqCst);
@@ -206,16 +203,6 @@ impl SharedState {
     /// `wal_writes` again after this call.
     pub fn set_worker_sleeps(&self, sleeps: bool) {
         self.worker_sleeps.store(sleeps, Ordering::SeqCst);
-    }
-
-    /// End of the epoch-start record: what this server's pages were read at when it started.
-    pub fn attach_lsn(&self) -> Lsn {
-        Lsn(self.attach_lsn.load(Ordering::Acquire))
-    }
-
-    pub fn set_attach_lsn(&self, lsn: Lsn) {
-        self.attach_lsn.store(lsn.0, Ordering::Release);
-        self.raise_read_floor(lsn);
     }
 
     /// Pages that are fetched are at least of this LSN: no page that is absent locally was changed after it.

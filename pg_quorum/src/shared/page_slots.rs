@@ -24,7 +24,7 @@ use super::counters::add;
 use super::text::SharedText;
 use super::wake::page_wakeup;
 use super::{INTERRUPT_POLL, SharedState, state};
-use crate::pg::futex;
+use crate::pg::{futex, server};
 
 /// Blocks of one request; a longer one is split.
 pub const MAX_BLOCKS_PER_REQUEST: usize = 16;
@@ -134,7 +134,11 @@ pub fn fetch_pages(
         .chunks(MAX_BLOCKS_PER_REQUEST)
         .zip(out.chunks_mut(MAX_BLOCKS_PER_REQUEST))
     {
-        let fetched = fetch_through_slot(shared, fork, blocks, out, interrupted);
+        let fetched = if shared.link_gone() {
+            crate::link::fetch_by_myself(fork, blocks, shared.read_floor(), out)
+        } else {
+            fetch_through_slot(shared, fork, blocks, out, interrupted)
+        };
         if fetched.is_err() {
             add(&shared.counters.page_errors, 1);
         }
@@ -294,7 +298,11 @@ impl PageSlot {
                 _ => {}
             }
             if let Err(error) = leave_if_asked(shared, interrupted) {
-                if self.advance(REQUESTED, FREE) || self.advance(SERVING, ABANDONED) {
+                if self.advance(REQUESTED, FILLING) {
+                    shared.page_slots.free(self);
+                    return Err(SlotFailure::Left(error));
+                }
+                if self.advance(SERVING, ABANDONED) {
                     return Err(SlotFailure::Left(error));
                 }
                 continue; // it has been answered in between
@@ -313,5 +321,6 @@ fn leave_if_asked(shared: &SharedState, interrupted: &dyn Fn() -> bool) -> Resul
     if interrupted() {
         return Err(FetchError::Interrupted);
     }
+    server::exit_if_postmaster_died();
     Ok(())
 }

@@ -50,6 +50,7 @@ pub struct SegmentReport {
 }
 
 impl SegmentStats {
+    /// All of a report but the pages served.
     pub fn publish(&self, reports: &[SegmentReport]) {
         let reports = &reports[..reports.len().min(MAX_SEGMENTS)];
         for (row, report) in self.rows.iter().zip(reports) {
@@ -63,10 +64,16 @@ impl SegmentStats {
             row.scl.store(report.scl.0, Ordering::Relaxed);
             row.append_p50_us.store(report.append_p50_us, Ordering::Relaxed);
             row.append_p99_us.store(report.append_p99_us, Ordering::Relaxed);
-            row.pages_served.store(report.pages_served, Ordering::Relaxed);
         }
         self.count
             .store(u32::try_from(reports.len()).unwrap_or(0), Ordering::Release);
+    }
+
+    /// Pages that each segment has served, in the order of the reports. From another thread than the rest.
+    pub fn publish_pages_served(&self, pages: impl Iterator<Item = u64>) {
+        for (row, pages) in self.rows.iter().zip(pages) {
+            row.pages_served.store(pages, Ordering::Relaxed);
+        }
     }
 
     pub fn reports(&self) -> Vec<SegmentReport> {

@@ -1,0 +1,387 @@
+//! What the forked child does, from the first message to the nodes to the last file.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use pg_quorum_client::pgdata::{self, ComputeIdentity};
+use pg_quorum_client::{
+    AppendLimits, Appender, Attachment, Batch, ClientConfig, EmptyVolume, ImageEvent, NoWalSource,
+    ReadyVolume, Taken, Timeouts, compute_image, import_base,
+};
+use pg_quorum_proto::v1;
+use pg_quorum_types::{Lsn, SlruKind};
+use pg_quorum_wal::{ClusterState, ControlFile, RawRecord, Record};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::build::{Builder, Built, ensure_slru_page};
+use super::clear::{Keep, clear};
+use super::failure::{Failure, Result};
+use super::layout::Layout;
+use super::report::{Report, Reporter};
+use super::take::{is_attached_directory, take};
+use super::{AttachSettings, import, wal_files};
+
+/// Items of an import that are read ahead of the network.
+const IMPORT_QUEUE: usize = 32;
+
+/// The child's main function: its exit code.
+pub fn run(settings: &AttachSettings, pipe: File) -> i32 {
+    let reporter = Reporter::new(pipe);
+    let outcome = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::new(format!("could not start a runtime: {error}")))
+        .and_then(|runtime| runtime.block_on(attach(settings, &reporter)));
+    match outcome {
+        Ok(()) => 0,
+        Err(failure) => {
+            reporter.send(&Report::Failed(failure));
+            1
+        }
+    }
+}
+
+async fn attach(settings: &AttachSettings, reporter: &Reporter) -> Result<()> {
+    let started = Instant::now();
+    refuse_other_starts(settings)?;
+    let local_control = read_control_file(settings)?;
+    check_version(settings, &local_control.parsed)?;
+    let system_identifier = local_control.parsed.facts().system_identifier;
+    let held = take(settings, system_identifier, reporter).await?;
+    let is_import = matches!(held.taken, Taken::Empty(_));
+    let ready = match held.taken {
+        Taken::Ready(ready) => *ready,
+        Taken::Empty(empty) => {
+            import_cluster(settings, &held.config, *empty, &local_control, reporter).await?
+        }
+    };
+    let keep = what_to_keep(&ready.attachment, &held.identity, is_import);
+    if ready.cut_segments > 0 {
+        reporter.log(format!(
+            "{} bytes of WAL that were never durable were cut from {} segments",
+            ready.cut_bytes, ready.cut_segments
+        ));
+    }
+    hold(settings, held.identity, &ready.attachment)?;
+    let built = open_volume(
+        settings,
+        ready.attachment,
+        keep,
+        &local_control.parsed,
+        held.config.timeouts,
+    )
+    .await?;
+    reporter.log(format!("{built} in {:.1} s", started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// Starts that this version does not know how to attach.
+fn refuse_other_starts(settings: &AttachSettings) -> Result<()> {
+    for file in ["standby.signal", "recovery.signal"] {
+        if settings.pgdata.join(file).exists() {
+            return Err(Failure::new(format!(
+                "\"{file}\" asks for a start as a standby or for a recovery, which this directory cannot do"
+            ))
+            .detail("A pg_quorum compute opens its volume as it is; there is no WAL to recover from.")
+            .hint(format!("Remove {file} and start again.")));
+        }
+    }
+    Ok(())
+}
+
+struct LocalControl {
+    parsed: ControlFile,
+    bytes: Vec<u8>,
+}
+
+fn read_control_file(settings: &AttachSettings) -> Result<LocalControl> {
+    let path = settings.pgdata.join("global/pg_control");
+    let bytes = std::fs::read(&path).map_err(Failure::file("read", &path))?;
+    let parsed = ControlFile::parse(&bytes)
+        .map_err(|error| Failure::new(format!("\"{}\" cannot be used: {error}", path.display())))?;
+    Ok(LocalControl { parsed, bytes })
+}
+
+fn check_version(settings: &AttachSettings, control: &ControlFile) -> Result<()> {
+    let found = control.facts().catalog_version;
+    if found != settings.catalog_version {
+        return Err(
+            Failure::new("this directory belongs to another version of PostgreSQL").detail(format!(
+                "Its catalog version is {found}, this server's is {}.",
+                settings.catalog_version
+            )),
+        );
+    }
+    Ok(())
+}
+
+/// Sends this directory's cluster to the nodes as the volume's base.
+async fn import_cluster(
+    settings: &AttachSettings,
+    config: &ClientConfig,
+    empty: EmptyVolume,
+    control: &LocalControl,
+    reporter: &Reporter,
+) -> Result<ReadyVolume> {
+    if is_attached_directory(settings) {
+        return Err(Failure::new(format!(
+            "volume {} has no content, and this directory cannot give it any",
+            empty.volume()
+        ))
+        .detail("This directory was attached to a volume: its files are a cache with holes.")
+        .hint("Check pg_quorum.nodes: these are not the nodes that keep this directory's volume."));
+    }
+    let facts = control.parsed.facts();
+    let layout = Layout::new(&settings.pgdata, &facts);
+    let cluster = import::stopped_cluster(&layout, &control.parsed, &control.bytes)?;
+    let total = import::measure(&layout)?;
+    let started = Instant::now();
+    reporter.log(format!(
+        "importing this cluster into volume {}: {} relation forks, {} MB",
+        empty.volume(),
+        total.forks,
+        total.bytes >> 20
+    ));
+    let (sender, receiver) = mpsc::channel(IMPORT_QUEUE);
+    let end = cluster.end;
+    let reading = tokio::task::spawn_blocking(move || read_cluster(&layout, &cluster, &sender));
+    let imported = import_base(
+        config,
+        empty,
+        facts,
+        end,
+        ReceiverStream::new(receiver),
+        &|text| reporter.log(text),
+    )
+    .await
+    .map_err(|error| {
+        Failure::new("the cluster could not be imported")
+            .detail(error.to_string())
+            .hint(
+                "Nothing of this directory was changed. Start again to repeat the import from its beginning.",
+            )
+    })?;
+    reading
+        .await
+        .map_err(|error| Failure::new(format!("the reading of the cluster's files ended early: {error}")))?;
+    reporter.log(format!(
+        "imported {} MB in {:.1} s; the volume begins at {end}",
+        imported.bytes >> 20,
+        started.elapsed().as_secs_f64()
+    ));
+    for problem in imported.incomplete {
+        reporter.log(format!("a node has no complete base yet: {problem}"));
+    }
+    Ok(imported.ready)
+}
+
+/// On a thread that may block: the directory's content, item by item. An error goes the same way and ends the
+/// import.
+fn read_cluster(
+    layout: &Layout,
+    cluster: &import::StoppedCluster,
+    sender: &mpsc::Sender<std::io::Result<v1::StateItem>>,
+) {
+    let mut send = |item: v1::StateItem| {
+        sender
+            .blocking_send(Ok(item))
+            .map_err(|_| Failure::new("the import has ended early"))
+    };
+    let outcome = import::walk(layout, &mut send).and_then(|()| cluster.items().try_for_each(send));
+    if let Err(failure) = outcome {
+        // Nobody listens if the import has ended.
+        let _ = sender.blocking_send(Err(std::io::Error::other(failure.message)));
+    }
+}
+
+/// Slots and statistics stay where a stock server would keep them: nobody else has held the volume since.
+fn what_to_keep(attachment: &Attachment, identity: &ComputeIdentity, is_import: bool) -> Keep {
+    if is_import {
+        return Keep::SlotsAndStatistics;
+    }
+    let previous = attachment.history.entries().iter().rev().nth(1);
+    match previous {
+        Some(entry) if entry.epoch.number == identity.last_held_epoch => Keep::Slots,
+        _ => Keep::Nothing,
+    }
+}
+
+/// The epoch is ours: noted before anything of the directory is changed.
+fn hold(settings: &AttachSettings, identity: ComputeIdentity, attachment: &Attachment) -> Result<()> {
+    let identity = ComputeIdentity {
+        volume: Some(attachment.volume),
+        last_held_epoch: attachment.epoch.number,
+        fenced_by: None,
+        ..identity
+    };
+    let pgdata = &settings.pgdata;
+    identity
+        .save(pgdata)
+        .and_then(|()| pgdata::save_attachment(pgdata, attachment))
+        .and_then(|()| pgdata::clear_force(pgdata))
+        .and_then(|()| pgdata::place_tripwire(pgdata, attachment.volume))
+        .map_err(|error| Failure::new(error.to_string()))
+}
+
+/// Builds PGDATA at the epoch's start and appends the epoch-start record. What was done, for the log.
+async fn open_volume(
+    settings: &AttachSettings,
+    mut attachment: Attachment,
+    keep: Keep,
+    local_control: &ControlFile,
+    timeouts: Timeouts,
+) -> Result<String> {
+    let start = attachment.start_lsn();
+    // Its heartbeats hold the lease while the directory is built.
+    let appender = Appender::start(
+        attachment.clone(),
+        start,
+        Arc::new(NoWalSource),
+        AppendLimits::DEFAULT,
+        timeouts,
+    )
+    .map_err(|error| Failure::new(error.to_string()))?;
+    let layout = Layout::new(&settings.pgdata, &attachment.facts);
+    let image = build_directory(&layout, &attachment, start, keep, local_control, timeouts).await?;
+    let mut control = ControlFile::parse(&image.built.control_file)
+        .map_err(|error| Failure::new(format!("the volume's pg_control cannot be used: {error}")))?;
+    let mut state = control.checkpoint_state();
+    let record = state
+        .epoch_start_record(&attachment.facts, start, image.last_record_lsn, unix_time())
+        .and_then(|record| state.track(&Record::decode(&record)?).map(|()| record))
+        .map_err(|error| Failure::new(format!("the epoch cannot begin at {start}: {error}")))?;
+    append(&appender, start, &record, timeouts.quorum).await?;
+    attachment.vdl = record.end;
+    wal_files::rebuild(&layout, &attachment, record.start, record.end, timeouts).await?;
+    control.set_shut_down_at(&state, record.start);
+    make_readable(&layout, &control)?;
+    write_control_file(&layout, &control)?;
+    pgdata::save_attachment(&settings.pgdata, &attachment)
+        .and_then(|()| pgdata::remove_tripwire(&settings.pgdata))
+        .map_err(|error| Failure::new(error.to_string()))?;
+    appender.announce_vdl(Duration::from_secs(1)).await;
+    Ok(format!(
+        "attached to volume {} at {start}, epoch {}: {} databases, {} relation forks, {} prepared transactions",
+        attachment.volume,
+        attachment.epoch,
+        image.built.databases,
+        image.built.forks,
+        image.built.prepared_transactions
+    ))
+}
+
+struct Image {
+    built: Built,
+    last_record_lsn: Lsn,
+}
+
+async fn build_directory(
+    layout: &Layout,
+    attachment: &Attachment,
+    lsn: Lsn,
+    keep: Keep,
+    local_control: &ControlFile,
+    timeouts: Timeouts,
+) -> Result<Image> {
+    let failed = |error: pg_quorum_client::StateError| {
+        Failure::new("the storage nodes could not give the volume's state").detail(error.to_string())
+    };
+    let mut image = compute_image(attachment, lsn, timeouts).map_err(failed)?;
+    let mut begun: Option<(Builder<'_>, Lsn)> = None;
+    while let Some(event) = image.next().await.map_err(failed)? {
+        match (event, &mut begun) {
+            (ImageEvent::Begin { last_record_lsn }, _) => {
+                let was_stopped_here = local_control.state() == ClusterState::ShutDown
+                    && local_control.last_checkpoint() == last_record_lsn;
+                let keep = match keep {
+                    Keep::Slots if was_stopped_here => Keep::SlotsAndStatistics,
+                    other => other,
+                };
+                clear(layout, keep)?;
+                begun = Some((Builder::new(layout), last_record_lsn));
+            }
+            (ImageEvent::Items(items), Some((builder, _))) => {
+                for item in items {
+                    builder.accept(item)?;
+                }
+            }
+            (ImageEvent::Items(_), None) => {}
+        }
+    }
+    let (builder, last_record_lsn) = begun.ok_or_else(|| Failure::new("the volume's image is empty"))?;
+    Ok(Image {
+        built: builder.finish()?,
+        last_record_lsn,
+    })
+}
+
+async fn append(
+    appender: &Appender,
+    previous_end: Lsn,
+    record: &RawRecord,
+    patience: Duration,
+) -> Result<()> {
+    appender.append(Batch {
+        previous_end,
+        end: record.end,
+        records: Bytes::clone(&record.bytes),
+        gaps: Vec::new(),
+    });
+    match tokio::time::timeout(patience, appender.wait_durable(record.end)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(fenced)) => {
+            Err(Failure::new("another compute has taken the volume meanwhile").detail(fenced.to_string()))
+        }
+        Err(_) => {
+            let nodes = appender.stats();
+            let nodes = nodes.iter().map(|segment| {
+                format!(
+                    "{} ({}): {} {}",
+                    segment.member.node, segment.member.address, segment.state, segment.message
+                )
+            });
+            Err(
+                Failure::new("the first record of the new epoch could not be made durable")
+                    .detail(nodes.collect::<Vec<_>>().join("\n")),
+            )
+        }
+    }
+}
+
+/// Pages of transaction state that a start reads although no record may have made them yet.
+fn make_readable(layout: &Layout, control: &ControlFile) -> Result<()> {
+    const XIDS_PER_PAGE: u32 = 8192 * 4;
+    const OFFSETS_PER_PAGE: u32 = 8192 / 4;
+    const MEMBERS_PER_PAGE: u32 = 8192 / 20 * 4;
+    let checkpoint = control.checkpoint();
+    ensure_slru_page(
+        layout,
+        SlruKind::Clog,
+        (checkpoint.next_full_xid & 0xFFFF_FFFF) as u32 / XIDS_PER_PAGE,
+    )?;
+    ensure_slru_page(
+        layout,
+        SlruKind::MultiXactOffset,
+        checkpoint.next_multi / OFFSETS_PER_PAGE,
+    )?;
+    ensure_slru_page(
+        layout,
+        SlruKind::MultiXactMember,
+        checkpoint.next_multi_offset / MEMBERS_PER_PAGE,
+    )
+}
+
+fn write_control_file(layout: &Layout, control: &ControlFile) -> Result<()> {
+    pgdata::write_durably(&layout.join("global/pg_control"), &control.to_bytes())
+        .map_err(|error| Failure::new(error.to_string()))
+}
+
+fn unix_time() -> i64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
+}

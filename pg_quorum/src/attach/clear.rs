@@ -1,0 +1,172 @@
+//! Removing from PGDATA everything that the volume will put there anew, and what a crash leaves behind.
+//!
+//! Configuration files stay, and so do files that are nobody's. What goes is a cache: the volume holds it.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::failure::{Failure, Result};
+use super::layout::{DIRECTORIES, Layout, parse_number};
+
+/// What of the last run may stay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keep {
+    /// Nothing: another compute has held the volume since, or the directory is new.
+    Nothing,
+    /// Replication slots and what logical ones need: nobody else has written since, as after a crash of a
+    /// stock server.
+    Slots,
+    /// The statistics, too: the server was stopped cleanly.
+    SlotsAndStatistics,
+}
+
+/// Emptied in any case. `pg_wal` keeps its own identity: it may be a link.
+const ALWAYS_EMPTIED: [&str; 12] = [
+    "base",
+    "pg_commit_ts",
+    "pg_multixact/members",
+    "pg_multixact/offsets",
+    "pg_serial",
+    "pg_snapshots",
+    "pg_stat_tmp",
+    "pg_subtrans",
+    "pg_twophase",
+    "pg_wal/archive_status",
+    "pg_wal",
+    "pg_xact",
+];
+const SLOT_DIRECTORIES: [&str; 3] = ["pg_replslot", "pg_logical/snapshots", "pg_logical/mappings"];
+
+/// Makes PGDATA an empty frame for the volume's content.
+pub fn clear(layout: &Layout, keep: Keep) -> Result<()> {
+    make_directories(layout)?;
+    for directory in ALWAYS_EMPTIED {
+        empty_directory(&layout.join(directory), &["archive_status"])?;
+    }
+    if keep != Keep::SlotsAndStatistics {
+        empty_directory(&layout.join("pg_stat"), &[])?;
+    }
+    if keep == Keep::Nothing {
+        for directory in SLOT_DIRECTORIES {
+            empty_directory(&layout.join(directory), &[])?;
+        }
+    }
+    empty_directory(&layout.join("global"), &["pg_control"])?;
+    clear_tablespaces(layout)?;
+    remove_file(&layout.join("pg_logical/replorigin_checkpoint"))
+}
+
+/// Makes the directories that a server expects to find.
+pub fn make_directories(layout: &Layout) -> Result<()> {
+    for directory in DIRECTORIES {
+        let path = layout.join(directory);
+        fs::create_dir_all(&path).map_err(Failure::file("create directory", &path))?;
+    }
+    Ok(())
+}
+
+/// Removes this version's folder of each tablespace, and the links.
+fn clear_tablespaces(layout: &Layout) -> Result<()> {
+    let links = layout.join("pg_tblspc");
+    for entry in read_directory(&links)? {
+        let name = entry.file_name();
+        if name.to_str().and_then(parse_number).is_none() {
+            remove_tree(&entry.path())?;
+            continue;
+        }
+        remove_tree(&entry.path().join(layout.version_directory()))?;
+        if entry.path().is_symlink() {
+            remove_file(&entry.path())?;
+        } else {
+            remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn empty_directory(path: &Path, except: &[&str]) -> Result<()> {
+    for entry in read_directory(path)? {
+        if entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| except.contains(&name))
+        {
+            continue;
+        }
+        remove_tree(&entry.path())?;
+    }
+    Ok(())
+}
+
+pub fn read_directory(path: &Path) -> Result<Vec<fs::DirEntry>> {
+    let entries = fs::read_dir(path).map_err(Failure::file("read directory", path))?;
+    entries
+        .collect::<std::io::Result<Vec<_>>>()
+        .map_err(Failure::file("read directory", path))
+}
+
+/// Removes a file, a link (not what it leads to) or a directory with all that is in it.
+pub fn remove_tree(path: &Path) -> Result<()> {
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => {
+            fs::remove_dir_all(path).map_err(Failure::file("remove directory", path))
+        }
+        Ok(_) => remove_file(path),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(Failure::file("look at", path)(error)),
+    }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Failure::file("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clearing_leaves_configuration_and_pg_control() {
+        let pgdata = tempfile::tempdir().unwrap();
+        let facts = pg_quorum_types::ClusterFacts {
+            system_identifier: 1,
+            timeline: 1,
+            wal_segment_bytes: 16 << 20,
+            data_checksums: false,
+            pg_control_version: 1300,
+            catalog_version: 202_209_061,
+            pg_major: 15,
+        };
+        let layout = Layout::new(pgdata.path(), &facts);
+        make_directories(&layout).unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), layout.join("pg_tblspc/16500")).unwrap();
+        fs::create_dir_all(elsewhere.path().join("PG_15_202209061/5")).unwrap();
+        let gone = [
+            "base/5/1259",
+            "global/1262",
+            "pg_wal/000000010000000000000001",
+            "pg_replslot/a/state",
+            "pg_stat/x",
+        ];
+        let stays = ["postgresql.conf", "global/pg_control", "pg_ident.conf"];
+        for file in gone.iter().chain(&stays) {
+            fs::create_dir_all(layout.join(file).parent().unwrap()).unwrap();
+            fs::write(layout.join(file), "x").unwrap();
+        }
+        clear(&layout, Keep::Nothing).unwrap();
+        for file in gone {
+            assert!(!layout.join(file).exists(), "{file}");
+        }
+        for file in stays {
+            assert!(layout.join(file).exists(), "{file}");
+        }
+        assert!(layout.join("pg_wal/archive_status").is_dir());
+        assert!(!layout.join("pg_tblspc/16500").is_symlink());
+        assert!(elsewhere.path().read_dir().unwrap().next().is_none());
+    }
+}

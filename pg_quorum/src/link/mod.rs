@@ -1,0 +1,125 @@
+//! The link: this server's only way to the storage nodes.
+
+mod by_myself;
+mod local_wal;
+mod pages;
+mod quorum_watch;
+mod read_point;
+mod status;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pg_quorum_client::{AppendLimits, Attachment, Fenced, Timeouts, pgdata};
+
+pub use crate::pg::worker::register;
+pub use by_myself::{fetch_by_myself, ship_by_myself};
+
+use crate::pg::{server, syncrep, worker as process};
+use crate::shared::{self, LinkState, SharedState};
+
+/// Patience and limits of the link.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkSettings {
+    pub limits: AppendLimits,
+    pub timeouts: Timeouts,
+    /// How long a shutdown waits for a lost quorum.
+    pub shutdown_patience: Duration,
+}
+
+impl LinkSettings {
+    /// As the server's settings say.
+    pub fn current() -> LinkSettings {
+        LinkSettings {
+            limits: AppendLimits::DEFAULT,
+            timeouts: Timeouts::default(),
+            shutdown_patience: crate::settings::shutdown_timeout(),
+        }
+    }
+}
+
+/// The link worker's life. Returns when its work is done; a panic makes the caller abort.
+///
+/// # Panics
+/// When it cannot go on: the server restarts all its processes and attaches anew.
+pub fn run() {
+    server::die_with_postmaster();
+    let state = shared::state();
+    let wakeup = shared::wal_wakeup().expect("the postmaster has made the wake-ups");
+    process::start_signals(wakeup);
+    let attachment = pgdata::load_attachment(&server::data_directory())
+        .expect("attach.json can be read")
+        .expect("attach has written attach.json");
+    syncrep::release_waiters(attachment.vdl);
+    start_page_thread(state, attachment.clone());
+    let end = run_wal_path(state, attachment);
+    match end {
+        worker::End::Stopped {
+            is_everything_durable,
+        } => {
+            if is_everything_durable {
+                pgrx::log!("pg_quorum: everything is durable up to {}", state.vdl());
+            } else {
+                pgrx::warning!(
+                    "pg_quorum: fewer than four storage nodes answer; WAL behind {} is in this directory only and is given up",
+                    state.vdl()
+                );
+            }
+            state.set_link(LinkState::Gone);
+        }
+        worker::End::Fenced(fenced) => stop_fenced_server(state, &fenced),
+    }
+}
+
+fn run_wal_path(state: &'static SharedState, attachment: Attachment) -> worker::End {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be made");
+    let settings = LinkSettings::current();
+    let outcome = runtime.block_on(async {
+        let worker = worker::Worker::start(state, attachment, &settings)?;
+        state.set_link(LinkState::Running);
+        worker.run().await
+    });
+    match outcome {
+        Ok(end) => end,
+        Err(error) => panic!("the link worker cannot go on: {error:#}"),
+    }
+}
+
+fn start_page_thread(state: &'static SharedState, attachment: Attachment) {
+    let body = move || {
+        let outcome = std::panic::catch_unwind(|| pages::serve(state, attachment, Timeouts::default()));
+        // Without it every read of an absent page would wait for ever.
+        eprintln!("pg_quorum: the thread that reads pages has ended: {outcome:?}");
+        server::crash();
+    };
+    process::spawn_quiet_thread("pages", body).expect("a thread can be made");
+}
+
+/// Another compute holds the volume: nothing is acknowledged any more, and the server stops at once.
+fn stop_fenced_server(state: &SharedState, fenced: &Arc<Fenced>) {
+    let message = format!("another compute has taken the volume: {fenced}");
+    state.link_message.set(&message);
+    state.set_link(LinkState::Fenced);
+    if let Err(error) = remember_fence(fenced) {
+        pgrx::warning!("pg_quorum: could not note in this data directory that it was fenced: {error}");
+    }
+    pgrx::log!("pg_quorum: {message}. This server stops at once; it acknowledges nothing any more.");
+    server::stop_immediately();
+    // Leaving would be a crash restart in place of the shutdown.
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn remember_fence(fenced: &Arc<Fenced>) -> Result<(), pgdata::PgdataError> {
+    let directory = server::data_directory();
+    if let Some(mut identity) = pgdata::ComputeIdentity::load(&directory)? {
+        identity.fenced_by = Some(Fenced::clone(fenced));
+        identity.save(&directory)?;
+    }
+    Ok(())
+}

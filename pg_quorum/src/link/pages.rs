@@ -1,0 +1,99 @@
+//! The link worker's second thread: page requests from shared memory to the nodes and back.
+//!
+//! It has its own runtime, no signal reaches it, and it calls nothing of PostgreSQL.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pg_quorum_client::{Attachment, PageContent, PageError, PageReader, Timeouts};
+use pg_quorum_types::{BLOCK_SIZE, Lsn, RelFork};
+use tokio::io::unix::AsyncFd;
+
+use crate::pg::eventfd::{self, EventFd};
+use crate::shared::{self, Page, PageRequest, SharedState};
+
+/// How long segments are asked one after the other before the backend gets an error. Sessions that wait can be
+/// cancelled at any time.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Status, and a look at the slots should a wake-up be lost.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Serves page requests until the process ends.
+///
+/// # Errors
+/// Descriptors, addresses.
+pub fn serve(state: &'static SharedState, attachment: Attachment, timeouts: Timeouts) -> anyhow::Result<()> {
+    let wakeup = shared::page_wakeup().ok_or_else(|| anyhow::anyhow!("no wake-up was made"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async move {
+        let wakeup = eventfd::register(wakeup)?;
+        let reader = Arc::new(PageReader::new(attachment, timeouts)?);
+        loop {
+            for request in state.page_slots.take_requests() {
+                tokio::spawn(answer(state, reader.clone(), request));
+            }
+            wait(&wakeup).await?;
+            let stats = reader.stats();
+            state
+                .segments
+                .publish_pages_served(stats.iter().map(|segment| segment.pages));
+        }
+    })
+}
+
+async fn wait(wakeup: &AsyncFd<&'static EventFd>) -> anyhow::Result<()> {
+    match tokio::time::timeout(TICK, wakeup.readable()).await {
+        Ok(ready) => {
+            let mut ready = ready?;
+            ready.get_inner().drain();
+            ready.clear_ready();
+        }
+        Err(_) => wakeup.get_ref().drain(),
+    }
+    Ok(())
+}
+
+async fn answer(state: &'static SharedState, reader: Arc<PageReader>, request: PageRequest) {
+    let PageRequest {
+        slot,
+        fork,
+        blocks,
+        not_modified_since,
+    } = request;
+    match read(&reader, state.vdl(), fork, &blocks, not_modified_since).await {
+        Ok(pages) => state.page_slots.complete(slot, &pages),
+        Err(error) => state.page_slots.fail(slot, &error.to_string()),
+    }
+}
+
+/// The newest version of the pages: none was changed behind `not_modified_since`.
+///
+/// # Errors
+/// The nodes'.
+pub async fn read(
+    reader: &PageReader,
+    vdl: Lsn,
+    fork: RelFork,
+    blocks: &[u32],
+    not_modified_since: Lsn,
+) -> Result<Vec<Page>, PageError> {
+    let request = pg_quorum_client::PageRequest {
+        fork,
+        blocks,
+        lsn: vdl.max(not_modified_since),
+        not_modified_since,
+        patience: PATIENCE,
+    };
+    let answer = reader.get_pages(request).await?;
+    Ok(answer.pages.into_iter().map(page).collect())
+}
+
+fn page(content: PageContent) -> Page {
+    let mut page = [0; BLOCK_SIZE];
+    if let PageContent::Bytes(bytes) = content {
+        page.copy_from_slice(&bytes);
+    }
+    page
+}
