@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 use serde::Serialize;
@@ -10,7 +10,8 @@ use serde::de::DeserializeOwned;
 
 use super::PgdataError;
 
-/// Writes `content` beside `path`, syncs it, renames it over `path` and syncs the directory. Mode 0600.
+/// Writes `content` beside `path`, syncs it, renames it over `path` and syncs the directory. Mode 0600,
+/// the directory's owner.
 ///
 /// # Errors
 /// The file system's.
@@ -19,6 +20,7 @@ pub fn write_durably(path: &Path, content: &[u8]) -> Result<(), PgdataError> {
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
     let partial = Path::new(&partial);
+    let owner = fs::metadata(directory).map_err(PgdataError::io(directory))?;
     let mut file = OpenOptions::new()
         .write(true)
         .create(true)
@@ -27,10 +29,20 @@ pub fn write_durably(path: &Path, content: &[u8]) -> Result<(), PgdataError> {
         .open(partial)
         .map_err(PgdataError::io(partial))?;
     file.write_all(content)
+        .and_then(|()| give_to(&file, &owner))
         .and_then(|()| file.sync_all())
         .map_err(PgdataError::io(partial))?;
     fs::rename(partial, path).map_err(PgdataError::io(path))?;
     sync_directory(directory)
+}
+
+/// Root may call for a server that runs as the directory's owner.
+fn give_to(file: &File, owner: &fs::Metadata) -> std::io::Result<()> {
+    let ours = file.metadata()?;
+    if (ours.uid(), ours.gid()) == (owner.uid(), owner.gid()) || ours.uid() != 0 {
+        return Ok(());
+    }
+    fchown(file, Some(owner.uid()), Some(owner.gid()))
 }
 
 /// Removes a file, durably; one that is not there is no error.

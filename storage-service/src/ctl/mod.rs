@@ -1,0 +1,106 @@
+//! `quorumctl`: what is the volume's state, what is each node's, make a compute, order a failover.
+//!
+//! Every command prints text for people or, with `--json`, one JSON value for scripts; errors go to standard
+//! error and say what to do. The exit status is 0, 1 after a failure, 2 for a wrong command line.
+
+mod compute;
+mod failover;
+mod node;
+mod output;
+mod volume;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use pg_quorum_client::ClientConfig;
+use pg_quorum_types::VolumeId;
+
+/// Shows and manages pg_quorum volumes, storage nodes and computes.
+#[derive(Parser, Debug)]
+#[command(
+    name = "quorumctl",
+    version,
+    after_help = "Example:\n  quorumctl --nodes 10.0.0.1:7101,10.0.0.2:7101,10.0.1.1:7101,10.0.1.2:7101,10.0.2.1:7101,10.0.2.2:7101 volume show"
+)]
+struct Cli {
+    /// Addresses of the storage nodes, separated by commas
+    #[arg(long, env = "PG_QUORUM_NODES", global = true, value_name = "HOST:PORT,…")]
+    nodes: Option<String>,
+    /// The volume, where nodes might keep several
+    #[arg(long, global = true, value_name = "UUID")]
+    volume: Option<uuid::Uuid>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// The volume that the nodes keep
+    #[command(subcommand)]
+    Volume(volume::VolumeCommand),
+    /// The storage nodes
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Compute directories (PGDATA)
+    #[command(subcommand)]
+    Compute(compute::ComputeCommand),
+    /// Let a compute take the volume from whoever holds it, at its next start
+    Failover(failover::FailoverCommand),
+}
+
+/// What every command needs.
+struct Invocation<'a> {
+    nodes: Option<&'a str>,
+    volume: Option<VolumeId>,
+    json: bool,
+}
+
+impl Invocation<'_> {
+    fn config(&self) -> Result<ClientConfig> {
+        let Some(nodes) = self.nodes else {
+            bail!(
+                "which nodes? Give their addresses with --nodes or in the environment variable PG_QUORUM_NODES"
+            );
+        };
+        let mut config = ClientConfig::parse(nodes).context("--nodes")?;
+        config.volume = self.volume;
+        Ok(config)
+    }
+}
+
+/// Runs the command line. What `quorumctl` does.
+pub fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("quorumctl: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all is well.
+fn run(cli: &Cli) -> Result<bool> {
+    let context = Invocation {
+        nodes: cli.nodes.as_deref(),
+        volume: cli.volume.map(VolumeId),
+        json: cli.json,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(async {
+        match &cli.command {
+            Command::Volume(command) => volume::run(&context, command).await,
+            Command::Node(command) => node::run(&context, command).await,
+            Command::Compute(command) => compute::run(&context, command).await,
+            Command::Failover(command) => failover::run(&context, command),
+        }
+    })
+}
