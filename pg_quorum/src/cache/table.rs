@@ -393,7 +393,7 @@ impl ChunkTable {
 impl Held {
     fn new(table: ChunkTable, entry: u32, key: ChunkKey, exclusive: bool) -> Held {
         let kind = if exclusive { EXCLUSIVE_HOLD } else { 0 };
-        HELD.store(u64::from(entry) + 1 | kind, Ordering::Relaxed);
+        HELD.store((u64::from(entry) + 1) | kind, Ordering::Relaxed);
         Held {
             table,
             entry,
