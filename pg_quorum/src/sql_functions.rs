@@ -1,6 +1,6 @@
 //! What schema `quorum` shows: thin functions over shared memory, given names and columns in `sql/`.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pg_quorum_types::Lsn;
 use pgrx::datum::Interval;
@@ -31,16 +31,24 @@ fn durable_lsn() -> PgLsn {
 #[pg_extern]
 fn wait_for_lsn(lsn: PgLsn, timeout: Option<Interval>) -> bool {
     let micros = timeout.map(|timeout| u64::try_from(timeout.as_micros()).unwrap_or(0));
-    let timeout = micros.map(Duration::from_micros);
+    let deadline = micros.and_then(|micros| Instant::now().checked_add(Duration::from_micros(micros)));
+    let lsn = Lsn(lsn.cast_unsigned());
     loop {
-        let shared = shared::state();
-        match shared.wait_for_vdl(Lsn(lsn.cast_unsigned()), timeout, &interrupts::may_leave) {
+        let left = deadline.map_or(INTERRUPT_PERIOD, |deadline| {
+            deadline
+                .saturating_duration_since(Instant::now())
+                .min(INTERRUPT_PERIOD)
+        });
+        match shared::state().wait_for_vdl(lsn, Some(left), &interrupts::may_leave) {
             VdlWait::Reached => return true,
-            VdlWait::TimedOut => return false,
-            VdlWait::Interrupted => interrupts::leave(),
+            VdlWait::TimedOut if deadline.is_some_and(|deadline| deadline <= Instant::now()) => return false,
+            VdlWait::TimedOut | VdlWait::Interrupted => interrupts::process(),
         }
     }
 }
+
+/// How often a wait processes all interrupts of its session.
+const INTERRUPT_PERIOD: Duration = Duration::from_millis(500);
 
 #[pg_extern]
 #[allow(clippy::type_complexity)] // a row of named columns

@@ -24,3 +24,10 @@ pub fn leave() {
         }
     }
 }
+
+/// PostgreSQL's `CHECK_FOR_INTERRUPTS`: everything, barriers included. Only where a statement could be at any
+/// time, not below the buffer manager.
+pub fn process() {
+    // SAFETY: on the main thread; an ERROR becomes an unwinding panic at pgrx's border.
+    unsafe { pg_sys::ProcessInterrupts() }
+}

@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use pg_quorum_types::{DatabaseKey, Lsn};
 use pgrx::PgSqlErrorCode;
@@ -325,6 +326,9 @@ unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags:
     }
 }
 
+/// How often a statement that waits processes all its interrupts, barriers included.
+const INTERRUPT_PERIOD: Duration = Duration::from_millis(500);
+
 #[pg_guard]
 unsafe extern "C-unwind" fn hold_back() {
     let Some(shared) = shared::try_state() else { return };
@@ -339,8 +343,10 @@ unsafe extern "C-unwind" fn hold_back() {
     if !vdl.is_valid() || vdl >= needed {
         return;
     }
-    while shared.wait_for_vdl(needed, None, &interrupts::may_leave) == VdlWait::Interrupted {
-        interrupts::leave();
+    while !(shared.give_up_commits() || shared.fenced())
+        && shared.wait_for_vdl(needed, Some(INTERRUPT_PERIOD), &interrupts::may_leave) != VdlWait::Reached
+    {
+        interrupts::process();
     }
 }
 

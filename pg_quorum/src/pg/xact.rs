@@ -25,6 +25,9 @@ use crate::shared;
 
 const SIGNALS: [c_int; 2] = [libc::SIGINT, libc::SIGTERM];
 
+/// `SYNC_REP_WAITING` (`syncrep.h` 15.18).
+const SYNC_REP_WAITING: c_int = 1;
+
 static IN_WINDOW: AtomicBool = AtomicBool::new(false);
 /// Signals that came inside the window, in the order of [`SIGNALS`].
 static NOTED: [AtomicBool; 2] = [const { AtomicBool::new(false) }; 2];
@@ -116,7 +119,11 @@ fn raise_commit_level() {
         _ => false,
     };
     if is_too_low {
-        SESSION_LEVEL.set(Some(level));
+        // SAFETY: reads this process's kind. An apply worker keeps the level: it also ends prepared
+        // transactions, outside of any transaction's own end.
+        if !unsafe { pg_sys::IsLogicalWorker() } {
+            SESSION_LEVEL.set(Some(level));
+        }
         set_commit_level(SyncCommitLevel::SYNCHRONOUS_COMMIT_REMOTE_FLUSH.cast_signed());
     }
 }
@@ -169,7 +176,7 @@ extern "C" fn note_signal(signal: c_int) {
     let Some(index) = SIGNALS.iter().position(|known| *known == signal) else {
         return;
     };
-    if IN_WINDOW.load(Ordering::SeqCst) {
+    if IN_WINDOW.load(Ordering::SeqCst) || is_waiting() {
         let gives_up = shared::try_state().is_some_and(shared::SharedState::give_up_commits);
         if signal != libc::SIGTERM || !gives_up {
             NOTED[index].store(true, Ordering::SeqCst);
@@ -179,6 +186,13 @@ extern "C" fn note_signal(signal: c_int) {
         unsafe { pg_sys::whereToSendOutput = pg_sys::CommandDest::DestNone };
     }
     call_handler(index);
+}
+
+/// Whether this process stands in the synchronous-replication queue: also outside of the window, as apply workers
+/// do when they end a prepared transaction.
+fn is_waiting() -> bool {
+    // SAFETY: reads this process's own entry in shared memory, once it has one.
+    unsafe { !pg_sys::MyProc.is_null() && (*pg_sys::MyProc).syncRepState == SYNC_REP_WAITING }
 }
 
 fn call_handler(index: usize) {

@@ -1,0 +1,30 @@
+-- Commits of every kind are durable when they return.
+CREATE TABLE committed (a int);
+CREATE FUNCTION is_durable() RETURNS boolean LANGUAGE sql AS
+  $$ SELECT quorum.durable_lsn() >= pg_current_wal_flush_lsn() OR quorum.wait_for_lsn(pg_current_wal_insert_lsn(), '5 seconds') $$;
+SET synchronous_commit = local;
+INSERT INTO committed VALUES (1);
+SHOW synchronous_commit;
+SELECT is_durable();
+SET synchronous_commit = off;
+INSERT INTO committed VALUES (2);
+SHOW synchronous_commit;
+SET synchronous_commit = remote_apply;
+INSERT INTO committed VALUES (3);
+SELECT is_durable();
+BEGIN;
+SET LOCAL synchronous_commit = local;
+INSERT INTO committed VALUES (4);
+COMMIT;
+SHOW synchronous_commit;
+RESET synchronous_commit;
+BEGIN;
+SAVEPOINT a;
+INSERT INTO committed VALUES (5);
+ROLLBACK TO a;
+INSERT INTO committed VALUES (6);
+COMMIT;
+SELECT is_durable();
+SELECT array_agg(a ORDER BY a) FROM committed;
+DROP FUNCTION is_durable();
+DROP TABLE committed;

@@ -1,0 +1,39 @@
+-- The extension's objects, the six segments, and who may look.
+CREATE EXTENSION pg_quorum;
+SELECT az, count(*) AS segments, bool_and(state = 'active') AS all_active FROM quorum.segments GROUP BY az ORDER BY az;
+SELECT count(*) AS volumes, bool_and(has_quorum) AS has_quorum, bool_and(state = 'running') AS is_running,
+       bool_and(epoch > 0) AS has_epoch, bool_and(volume ~ '^[0-9a-f-]{36}$') AS has_name
+  FROM quorum.volume;
+SELECT node, state FROM quorum.segments ORDER BY node;
+
+-- What a commit wrote is durable when it returns.
+CREATE TABLE durable (a int);
+SELECT quorum.durable_lsn() AS before \gset
+INSERT INTO durable SELECT generate_series(1, 1000);
+SELECT quorum.durable_lsn() > :'before'::pg_lsn AS has_moved, quorum.durable_lsn() <= pg_current_wal_insert_lsn() AS is_behind;
+SELECT quorum.wait_for_lsn(pg_current_wal_insert_lsn()) AS all_durable;
+SELECT quorum.wait_for_lsn('FFFFFFFF/0', '10 milliseconds') AS far_away;
+SELECT quorum.wait_for_lsn(NULL) IS NOT NULL AS null_lsn;
+SET statement_timeout = '50ms';
+SELECT quorum.wait_for_lsn('FFFFFFFF/0');
+RESET statement_timeout;
+
+-- Counters count.
+SELECT wal_bytes_shipped > 0 AS bytes, records_shipped >= 1000 AS records, messages_sent >= batches_shipped AS messages,
+       cache_hits + cache_misses > 0 AS reads, commit_waits > 0 AS commits, page_errors
+  FROM quorum.stat;
+SELECT name, samples > 0 AS has_samples, array_length(buckets, 1) AS buckets FROM quorum.latency WHERE name IN ('commit_wait', 'quorum') ORDER BY name;
+
+-- Everybody may wait; the rest is for pg_monitor.
+CREATE ROLE regress_quorum_nobody;
+CREATE ROLE regress_quorum_monitor IN ROLE pg_monitor;
+SET ROLE regress_quorum_nobody;
+SELECT quorum.durable_lsn() > '0/0' AS may_ask;
+SELECT count(*) FROM quorum.segments;
+SELECT count(*) FROM quorum.counters();
+SET ROLE regress_quorum_monitor;
+SELECT count(*) FROM quorum.segments;
+SELECT count(*) FROM quorum.stat;
+RESET ROLE;
+DROP ROLE regress_quorum_nobody, regress_quorum_monitor;
+DROP TABLE durable;
