@@ -160,8 +160,8 @@ impl Connection {
             let Some(reader) = pages else {
                 return Ok(Vec::new());
             };
-            let vdl = state().vdl();
-            Ok(pages::read(reader, vdl, fork, blocks, not_modified_since).await?)
+            let lsn = state().vdl().max(not_modified_since);
+            Ok(pages::read(reader, lsn, fork, blocks, not_modified_since).await?)
         })
     }
 }

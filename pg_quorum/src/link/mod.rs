@@ -8,6 +8,7 @@ mod read_point;
 mod status;
 mod worker;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,8 @@ use pg_quorum_client::{AppendLimits, Attachment, Fenced, Timeouts, pgdata};
 
 pub use crate::pg::worker::register;
 pub use by_myself::{fetch_by_myself, ship_by_myself};
+
+use read_point::ReadPoints;
 
 use crate::pg::{server, syncrep, worker as process};
 use crate::shared::{self, LinkState, SharedState};
@@ -52,8 +55,9 @@ pub fn run() {
         .expect("attach.json can be read")
         .expect("attach has written attach.json");
     syncrep::release_waiters(attachment.vdl);
-    start_page_thread(state, attachment.clone());
-    let end = run_wal_path(state, attachment);
+    let read_points = Arc::new(ReadPoints::default());
+    start_page_thread(state, attachment.clone(), read_points.clone());
+    let end = run_wal_path(state, attachment, read_points);
     match end {
         worker::End::Stopped {
             is_everything_durable,
@@ -72,14 +76,18 @@ pub fn run() {
     }
 }
 
-fn run_wal_path(state: &'static SharedState, attachment: Attachment) -> worker::End {
+fn run_wal_path(
+    state: &'static SharedState,
+    attachment: Attachment,
+    read_points: Arc<ReadPoints>,
+) -> worker::End {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime can be made");
     let settings = LinkSettings::current();
     let outcome = runtime.block_on(async {
-        let worker = worker::Worker::start(state, attachment, &settings)?;
+        let worker = worker::Worker::start(state, attachment, &settings, read_points)?;
         state.set_link(LinkState::Running);
         worker.run().await
     });
@@ -89,9 +97,11 @@ fn run_wal_path(state: &'static SharedState, attachment: Attachment) -> worker::
     }
 }
 
-fn start_page_thread(state: &'static SharedState, attachment: Attachment) {
+fn start_page_thread(state: &'static SharedState, attachment: Attachment, read_points: Arc<ReadPoints>) {
     let body = move || {
-        let outcome = std::panic::catch_unwind(|| pages::serve(state, attachment, Timeouts::default()));
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            pages::serve(state, attachment, Timeouts::default(), &read_points)
+        }));
         // Without it every read of an absent page would wait for ever.
         eprintln!("pg_quorum: the thread that reads pages has ended: {outcome:?}");
         server::crash();

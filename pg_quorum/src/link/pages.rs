@@ -9,6 +9,7 @@ use pg_quorum_client::{Attachment, PageContent, PageError, PageReader, Timeouts}
 use pg_quorum_types::{BLOCK_SIZE, Lsn, RelFork};
 use tokio::io::unix::AsyncFd;
 
+use super::read_point::ReadPoints;
 use crate::pg::eventfd::{self, EventFd};
 use crate::shared::{self, Page, PageRequest, SharedState};
 
@@ -22,7 +23,12 @@ const TICK: Duration = Duration::from_millis(500);
 ///
 /// # Errors
 /// Descriptors, addresses.
-pub fn serve(state: &'static SharedState, attachment: Attachment, timeouts: Timeouts) -> anyhow::Result<()> {
+pub fn serve(
+    state: &'static SharedState,
+    attachment: Attachment,
+    timeouts: Timeouts,
+    read_points: &Arc<ReadPoints>,
+) -> anyhow::Result<()> {
     let wakeup = shared::page_wakeup().ok_or_else(|| anyhow::anyhow!("no wake-up was made"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -32,7 +38,7 @@ pub fn serve(state: &'static SharedState, attachment: Attachment, timeouts: Time
         let reader = Arc::new(PageReader::new(attachment, timeouts)?);
         loop {
             for request in state.page_slots.take_requests() {
-                tokio::spawn(answer(state, reader.clone(), request));
+                tokio::spawn(answer(state, reader.clone(), read_points.clone(), request));
             }
             wait(&wakeup).await?;
             let stats = reader.stats();
@@ -55,26 +61,32 @@ async fn wait(wakeup: &AsyncFd<&'static EventFd>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn answer(state: &'static SharedState, reader: Arc<PageReader>, request: PageRequest) {
+async fn answer(
+    state: &'static SharedState,
+    reader: Arc<PageReader>,
+    read_points: Arc<ReadPoints>,
+    request: PageRequest,
+) {
     let PageRequest {
         slot,
         fork,
         blocks,
         not_modified_since,
     } = request;
-    match read(&reader, state.vdl(), fork, &blocks, not_modified_since).await {
+    let read_point = read_points.begin(|| state.vdl().max(not_modified_since));
+    match read(&reader, read_point.lsn(), fork, &blocks, not_modified_since).await {
         Ok(pages) => state.page_slots.complete(slot, &pages),
         Err(error) => state.page_slots.fail(slot, &error.to_string()),
     }
 }
 
-/// The newest version of the pages: none was changed behind `not_modified_since`.
+/// The pages at `lsn` or a little earlier: none was changed behind `not_modified_since`.
 ///
 /// # Errors
 /// The nodes'.
 pub async fn read(
     reader: &PageReader,
-    vdl: Lsn,
+    lsn: Lsn,
     fork: RelFork,
     blocks: &[u32],
     not_modified_since: Lsn,
@@ -82,7 +94,7 @@ pub async fn read(
     let request = pg_quorum_client::PageRequest {
         fork,
         blocks,
-        lsn: vdl.max(not_modified_since),
+        lsn,
         not_modified_since,
         patience: PATIENCE,
     };

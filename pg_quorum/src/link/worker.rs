@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::local_wal::{LocalWal, WalReader};
 use super::quorum_watch::QuorumWatch;
-use super::read_point::ReadPoint;
+use super::read_point::ReadPoints;
 use crate::attach::Layout;
 use crate::pg::eventfd::{self, EventFd};
 use crate::pg::{server, syncrep, worker};
@@ -54,7 +54,7 @@ pub struct Worker {
     reader: WalReader,
     attachment: Attachment,
     quorum_watch: QuorumWatch,
-    read_point: ReadPoint,
+    read_points: Arc<ReadPoints>,
     /// Batches that are not durable yet: their ends and when they were handed over.
     in_flight: VecDeque<(Lsn, Instant)>,
     writes_seen: u64,
@@ -75,6 +75,7 @@ impl Worker {
         state: &'static SharedState,
         attachment: Attachment,
         settings: &super::LinkSettings,
+        read_points: Arc<ReadPoints>,
     ) -> anyhow::Result<Worker> {
         let wakeup = shared::wal_wakeup().ok_or_else(|| anyhow::anyhow!("no wake-up was made"))?;
         let layout = Layout::new(&server::data_directory(), &attachment.facts);
@@ -96,7 +97,7 @@ impl Worker {
             reader: wal.reader(start),
             attachment,
             quorum_watch: QuorumWatch::new(now),
-            read_point: ReadPoint::new(start, now),
+            read_points,
             in_flight: VecDeque::new(),
             writes_seen: 0,
             hot_until: now,
@@ -189,10 +190,8 @@ impl Worker {
     }
 
     fn tick(&mut self, now: Instant) {
-        let vdl = self.state.vdl();
-        if let Some(read_point) = self.read_point.advance(vdl, now) {
-            self.appender.set_pgmrpl(read_point);
-        }
+        let read_point = self.read_points.lowest(|| self.state.vdl());
+        self.appender.set_pgmrpl(read_point);
         if now.saturating_duration_since(self.last_status) >= STATUS_EVERY {
             self.last_status = now;
             self.publish_status();

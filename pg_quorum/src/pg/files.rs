@@ -254,6 +254,10 @@ fn wait_until_durable(end: Lsn) -> Option<Lsn> {
 
 /// The flushed part may end inside a record, which becomes durable only with its rest.
 fn push_along() {
+    if shared::try_state().is_some_and(shared::SharedState::link_gone) {
+        crate::link::ship_by_myself();
+        return;
+    }
     // SAFETY: not in recovery; flushes what has been inserted, which every process may do.
     unsafe { pg_sys::XLogFlush(pg_sys::GetXLogInsertEndRecPtr()) };
 }
