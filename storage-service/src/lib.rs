@@ -1,13 +1,17 @@
 //! The storage node: log, index and pages of a volume's segment, and the services that reach them.
 //!
-//! * [`ctl`]: the tool
-//! * [`disk`]: files, with what tests need to make them fail
+//! * [`node`]: a whole node: directory, segment, services, tasks
+//! * [`segment`]: the quorum's rules at work on log and metadata
 //! * [`log`]: the hot log
 //! * [`derived`]: what the log means: pages and everything else, as of an LSN
 //! * [`services`]: the gRPC face
+//! * [`disk`]: files, with what tests need to make them fail
+//! * [`ctl`]: the tool, quorumctl
 
 pub mod ctl;
 pub mod derived;
 pub mod disk;
 pub mod log;
+pub mod node;
+pub mod segment;
 pub mod services;

@@ -98,6 +98,8 @@ pub trait LogObserver: Send + Sync {
     fn synced(&self, scl: Lsn);
     /// A write or a sync has failed. What waited is thrown away, it was not acknowledged.
     fn failed(&self, error: &io::Error);
+    /// What is read from the disk is not what was written.
+    fn damaged(&self, error: &io::Error);
 }
 
 /// Counted since the process began.
@@ -108,14 +110,21 @@ pub struct LogCounters {
     pub bytes: AtomicU64,
 }
 
-pub(super) struct Queue {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Failure {
+    NoSpace,
+    /// What is on disk is unknown: only a restart reads it again.
+    Final,
+}
+
+struct Queue {
     frames: Vec<Frame>,
     bytes: usize,
     /// End of what was received: durable, being written or waiting.
     received_end: Lsn,
     is_writing: bool,
-    /// A write failed. Cleared when there is room again; never after a failed sync.
-    failed: bool,
+    /// A write failed. Cleared when there is room again; never after another failure.
+    failed: Option<Failure>,
     stop: bool,
 }
 
@@ -175,7 +184,7 @@ impl HotLog {
                 bytes: 0,
                 received_end: found.scl,
                 is_writing: false,
-                failed: false,
+                failed: None,
                 stop: false,
             }),
             has_work: Condvar::new(),
@@ -249,7 +258,7 @@ impl HotLog {
             return Appended::Malformed("the segment has no base yet".to_owned());
         };
         let mut queue = self.queue.lock();
-        if queue.failed || queue.stop {
+        if queue.failed.is_some() || queue.stop {
             return Appended::Unwritable;
         }
         if batch.end <= queue.received_end {
@@ -290,8 +299,8 @@ impl HotLog {
         self.scl()
     }
 
-    /// The log ends at `to` now, as its new history says. It must be drained.
-    pub fn cut(&self, to: Lsn, history: History) {
+    /// The log ends at `to` now, as its history says. It must be drained.
+    pub fn cut(&self, to: Lsn) {
         let mut queue = self.queue.lock();
         assert!(
             !queue.is_writing && queue.frames.is_empty(),
@@ -299,15 +308,19 @@ impl HotLog {
         );
         let mut contents = self.contents.write();
         contents.places.split_off(&to);
-        contents.history = Arc::new(history);
         contents.scl = contents.scl.min(to);
         self.hints.lock().clear();
         queue.received_end = contents.scl;
     }
 
-    /// The history has got an entry.
+    /// The history has changed; what is below the SCL counts under it as before.
     pub fn set_history(&self, history: History) {
         self.contents.write().history = Arc::new(history);
+    }
+
+    /// Whether a write has failed for lack of room.
+    pub fn is_waiting_for_space(&self) -> bool {
+        self.queue.lock().failed == Some(Failure::NoSpace)
     }
 
     /// Throws everything away.
@@ -366,8 +379,19 @@ impl HotLog {
         let result = probe();
         self.disk.remove(&path)?;
         result?;
-        self.queue.lock().failed = false;
+        self.queue.lock().failed = None;
         Ok(())
+    }
+
+    /// Tells the observer if an error of a read means damage.
+    pub(super) fn note_damage<T>(&self, read: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &read
+            && error.kind() == io::ErrorKind::InvalidData
+            && let Some(observer) = self.observer.get().and_then(Weak::upgrade)
+        {
+            observer.damaged(error);
+        }
+        read
     }
 
     fn create_file(&self, number: u64, begun_at: Lsn) -> io::Result<LogFile> {
@@ -405,7 +429,7 @@ impl HotLog {
                     }
                 }
                 Err(error) => {
-                    self.throw_away_queue();
+                    self.throw_away_queue(&error);
                     if let Some(observer) = observer {
                         observer.failed(&error);
                     }
@@ -499,13 +523,17 @@ impl HotLog {
         Ok((number, file))
     }
 
-    fn throw_away_queue(&self) {
+    fn throw_away_queue(&self, error: &io::Error) {
         let scl = self.scl();
         let mut queue = self.queue.lock();
         queue.frames.clear();
         queue.bytes = 0;
         queue.received_end = scl;
-        queue.failed = true;
+        queue.failed = Some(if is_no_space(error) {
+            Failure::NoSpace
+        } else {
+            Failure::Final
+        });
     }
 }
 
@@ -552,9 +580,4 @@ fn skip_known(layout: WalLayout, batch: &mut Batch, received_end: Lsn) -> Result
         batch.previous_end = received_end;
     }
     Ok(new_records)
-}
-
-/// Whether a failure can pass by itself.
-pub(crate) fn may_recover(error: &io::Error) -> bool {
-    is_no_space(error)
 }

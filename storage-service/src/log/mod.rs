@@ -15,8 +15,6 @@ mod read;
 mod recover;
 mod trim;
 
-use std::io;
-
 use bytes::Bytes;
 use pg_quorum_types::{Epoch, Lsn};
 use pg_quorum_wal::RawRecord;
@@ -38,32 +36,6 @@ pub struct LogPosition {
 pub struct StoredRecord {
     pub raw: RawRecord,
     pub position: LogPosition,
-}
-
-/// The records below the SCL. Those behind a cut are never returned.
-pub trait RecordLog: Send + Sync + 'static {
-    /// Records from the one that follows `previous_end` on: at least one if there is one, else of about
-    /// `max_bytes`.
-    ///
-    /// # Errors
-    /// The log cannot be read there.
-    fn read_records(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>>;
-
-    /// One record's bytes, from a position that [`RecordLog::read_records`] gave.
-    ///
-    /// # Errors
-    /// The log cannot be read there, or is trimmed.
-    fn read_at(&self, position: LogPosition) -> io::Result<Bytes>;
-}
-
-impl RecordLog for HotLog {
-    fn read_records(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>> {
-        HotLog::read_records(self, previous_end, max_bytes)
-    }
-
-    fn read_at(&self, position: LogPosition) -> io::Result<Bytes> {
-        HotLog::read_at(self, position)
-    }
 }
 
 /// Records of one epoch, one behind the other, as they go over the wire.

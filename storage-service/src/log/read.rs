@@ -134,6 +134,26 @@ impl HotLog {
     /// # Errors
     /// `previous_end` is below the log's begin (`NotFound`), or the log is damaged there (`InvalidData`).
     pub fn read_records(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>> {
+        self.note_damage(self.records_behind(previous_end, max_bytes))
+    }
+
+    /// Durable records of one epoch behind `previous_end`, not beyond `until`; `None` if there are none.
+    ///
+    /// # Errors
+    /// As [`HotLog::read_records`].
+    pub fn read_run(&self, previous_end: Lsn, until: Lsn, max_bytes: usize) -> io::Result<Option<Run>> {
+        self.note_damage(self.run_behind(previous_end, until, max_bytes))
+    }
+
+    /// One record's bytes, from a position that [`HotLog::read_records`] gave. Its checksum is compared.
+    ///
+    /// # Errors
+    /// The file is trimmed (`NotFound`), or other bytes are there (`InvalidData`).
+    pub fn read_at(&self, position: LogPosition) -> io::Result<Bytes> {
+        self.note_damage(self.record_at(position))
+    }
+
+    fn records_behind(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>> {
         let contents = self.contents.read();
         let mut records = Vec::new();
         let Some(mut walk) = self.walk_from(&contents, previous_end)? else {
@@ -173,11 +193,7 @@ impl HotLog {
         Ok(records)
     }
 
-    /// Durable records of one epoch behind `previous_end`, not beyond `until`; `None` if there are none.
-    ///
-    /// # Errors
-    /// As [`HotLog::read_records`].
-    pub fn read_run(&self, previous_end: Lsn, until: Lsn, max_bytes: usize) -> io::Result<Option<Run>> {
+    fn run_behind(&self, previous_end: Lsn, until: Lsn, max_bytes: usize) -> io::Result<Option<Run>> {
         let contents = self.contents.read();
         let (Some(mut walk), Some(layout)) = (self.walk_from(&contents, previous_end)?, contents.layout)
         else {
@@ -240,11 +256,7 @@ impl HotLog {
         }))
     }
 
-    /// One record's bytes, from a position that [`HotLog::read_records`] gave. Its checksum is compared.
-    ///
-    /// # Errors
-    /// The file is trimmed (`NotFound`), or other bytes are there (`InvalidData`).
-    pub fn read_at(&self, position: LogPosition) -> io::Result<Bytes> {
+    fn record_at(&self, position: LogPosition) -> io::Result<Bytes> {
         let (file, path) = {
             let contents = self.contents.read();
             let file = contents.files.get(&position.file).ok_or_else(|| {

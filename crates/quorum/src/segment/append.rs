@@ -48,6 +48,18 @@ impl SegmentMachine {
         Ok(())
     }
 
+    /// Why an epoch's writer can append no more here, if that is so.
+    pub fn refuses_writer(&self, header: AppendHeader, now: Monotonic) -> Option<Box<Refused>> {
+        let promised = self
+            .refuse_if_damaged(now)
+            .and_then(|()| self.refuse_unless_promised(header.epoch, now));
+        let writable = || match header.has_records {
+            true => self.refuse_if_read_only(now),
+            false => Ok(()),
+        };
+        promised.and_then(|()| writable()).err()
+    }
+
     /// What to say to the writer now.
     pub fn append_ack(&self) -> AppendAck {
         AppendAck {
