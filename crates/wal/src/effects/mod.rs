@@ -11,6 +11,7 @@ mod settings;
 mod slru;
 mod storage;
 mod transaction;
+mod visibility;
 
 use pg_quorum_types::PageKey;
 use smallvec::SmallVec;
@@ -76,7 +77,7 @@ pub fn effects(record: &Record, ctx: &RedoContext) -> Result<Effects, WalError> 
     blocks::add_referenced_blocks(record, &mut effects)?;
     match record.rmgr {
         // The pages that they name, and maps of what is visible.
-        Rmgr::Heap2 | Rmgr::Heap => {}
+        Rmgr::Heap2 | Rmgr::Heap => visibility::add(record, &mut effects)?,
         // Only the pages that they name.
         Rmgr::Btree
         | Rmgr::Hash

@@ -2,6 +2,7 @@
 
 use pg_quorum_types::{ForkNumber, PageKey, RelFork};
 
+use crate::redo::visibility_map::{HEAP_BLOCKS_PER_PAGE, page_with_tail_bits};
 use crate::v15::kind::storage as kind;
 use crate::{Record, WalError};
 
@@ -11,10 +12,6 @@ use super::{Effects, MetaChange, PageEffect, unknown};
 const TRUNCATE_HEAP: i32 = 0x0001;
 /// `SMGR_TRUNCATE_VM`.
 const TRUNCATE_VISIBILITY_MAP: i32 = 0x0002;
-/// Heap blocks that one page of a visibility map covers (`HEAPBLOCKS_PER_PAGE`): two bits each, behind a
-/// page header of 24 bytes.
-const HEAP_BLOCKS_PER_MAP_PAGE: u32 = (8192 - 24) * 4;
-
 /// `smgr_redo`, 15.18. Free space maps are not in the volume.
 pub(super) fn add(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
     match record.kind() {
@@ -73,18 +70,15 @@ fn rel_map(heap: RelFork) -> RelFork {
 /// `visibilitymap_prepare_truncate`: the last page that stays loses the bits of heap blocks that go. A map
 /// that does not exist, or ends before that page, is left as it is.
 fn add_map_truncation(map: RelFork, heap_blocks: u32, effects: &mut Effects) {
-    let last = heap_blocks / HEAP_BLOCKS_PER_MAP_PAGE;
-    let has_tail = !heap_blocks.is_multiple_of(HEAP_BLOCKS_PER_MAP_PAGE);
+    let whole_pages = heap_blocks / HEAP_BLOCKS_PER_PAGE;
+    let tail = page_with_tail_bits(heap_blocks);
     effects.meta.push(MetaChange::RelationTruncated {
         fork: map,
-        blocks: last + u32::from(has_tail),
+        blocks: whole_pages + u32::from(tail.is_some()),
     });
-    if has_tail {
+    if let Some(block) = tail {
         effects.pages.push(PageEffect {
-            key: PageKey::Relation {
-                rel: map,
-                block: last,
-            },
+            key: PageKey::Relation { rel: map, block },
             full: false,
             extends: false,
         });
