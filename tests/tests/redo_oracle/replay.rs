@@ -1,0 +1,264 @@
+//! Replays WAL on a [`Volume`] and compares each page with its writer's image, which redo never sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use pg_quorum_types::{BLOCK_SIZE, ClusterFacts, ForkNumber, Lsn, PageKey, RelFork};
+use pg_quorum_wal::{
+    BlockImage, Page, Record, RedoContext, RedoError, Rmgr, WalSplitter, apply, effects, mask_page,
+    restore_image,
+};
+
+use crate::volume::Volume;
+
+/// How many differences are kept: the first ones tell the story.
+const MISMATCH_LIMIT: usize = 50;
+
+/// What happened to the records of one kind.
+#[derive(Clone, Copy, Default)]
+pub struct KindCount {
+    pub records: u64,
+    /// Pages that redo changed.
+    pub pages: u64,
+    /// Pages that were compared with an image that redo had not seen.
+    pub compared: u64,
+    /// Pages that an image in the record replaced.
+    pub restored: u64,
+}
+
+/// A byte that is not what PostgreSQL has.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Mismatch {
+    /// Start of the record after which it was seen, and its kind; `None` in the final comparison.
+    pub record: Option<(Lsn, String)>,
+    pub key: PageKey,
+    pub what: Difference,
+}
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Difference {
+    Byte { offset: usize, ours: u8, theirs: u8 },
+    Refused(String),
+    OnlyOurs,
+    OnlyTheirs,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.record {
+            Some((lsn, kind)) => write!(f, "{lsn} {kind}: ")?,
+            None => f.write_str("at the end: ")?,
+        }
+        write!(f, "{}: ", self.key)?;
+        match &self.what {
+            Difference::Byte { offset, ours, theirs } => {
+                write!(f, "byte {offset} is {ours:#04x}, PostgreSQL has {theirs:#04x}")
+            }
+            Difference::Refused(why) => f.write_str(why),
+            Difference::OnlyOurs => f.write_str("PostgreSQL has no such page"),
+            Difference::OnlyTheirs => f.write_str("is missing"),
+        }
+    }
+}
+
+/// The first byte that differs.
+pub fn first_difference(ours: &Page, theirs: &Page) -> Option<Difference> {
+    let offset = (0..BLOCK_SIZE).find(|at| ours[*at] != theirs[*at])?;
+    Some(Difference::Byte {
+        offset,
+        ours: ours[offset],
+        theirs: theirs[offset],
+    })
+}
+
+/// A deliberate fault, to see whether it is noticed.
+#[derive(Clone, Copy, Debug)]
+pub struct Damage {
+    /// After how many heap insertions.
+    pub after_inserts: u64,
+    pub kind: DamageKind,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DamageKind {
+    /// One bit of the inserted tuple's last byte.
+    TupleByte,
+    /// The page's LSN, which masks hide.
+    PageLsn,
+}
+
+/// The outcome of a replay.
+#[derive(Default)]
+pub struct Replay {
+    pub volume: Volume,
+    pub kinds: BTreeMap<(Rmgr, &'static str), KindCount>,
+    pub mismatches: Vec<Mismatch>,
+    /// Records of resource managers that have no redo yet, and the forks that they touched.
+    pub unsupported: BTreeMap<Rmgr, u64>,
+    pub unsupported_forks: BTreeSet<RelFork>,
+    pub damaged: Option<PageKey>,
+    inserts: u64,
+}
+
+/// A directory of WAL segments that begins at the start of a record.
+pub struct WalFiles {
+    pub pg_wal: PathBuf,
+    pub facts: ClusterFacts,
+    pub start: Lsn,
+}
+
+impl WalFiles {
+    /// Hands out all records, one at a time: with their images they are much larger than memory.
+    fn for_each(&self, mut consume: impl FnMut(&Record) -> ControlFlow<()>) {
+        let segment_bytes = u64::from(self.facts.wal_segment_bytes);
+        let segments_per_id = 0x1_0000_0000 / segment_bytes;
+        let mut splitter = WalSplitter::new(self.facts, self.start);
+        for segment in self.start.0 / segment_bytes.. {
+            let name = format!(
+                "{:08X}{:08X}{:08X}",
+                self.facts.timeline,
+                segment / segments_per_id,
+                segment % segments_per_id
+            );
+            let Ok(bytes) = fs::read(self.pg_wal.join(name)) else {
+                return;
+            };
+            let skip = self.start.0.saturating_sub(segment * segment_bytes) as usize;
+            splitter.feed(&bytes[skip..]);
+            while let Some(raw) = splitter.next_record().unwrap_or_else(|error| panic!("{error}")) {
+                let record = Record::decode(&raw).unwrap_or_else(|error| panic!("{error}"));
+                if consume(&record).is_break() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+impl Replay {
+    /// Replays all records of `wal` on `volume`.
+    pub fn run(volume: Volume, wal: &WalFiles, ctx: RedoContext, damage: Option<Damage>) -> Replay {
+        let mut replay = Replay {
+            volume,
+            ..Replay::default()
+        };
+        wal.for_each(|record| {
+            replay.record(record, &ctx, damage);
+            if replay.mismatches.len() < MISMATCH_LIMIT {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        });
+        replay
+    }
+
+    fn record(&mut self, record: &Record, ctx: &RedoContext, damage: Option<Damage>) {
+        let kind = (record.rmgr, record.kind_name());
+        let effects = effects(record, ctx).unwrap_or_else(|error| panic!("{error}"));
+        for change in &effects.meta {
+            self.volume.change(change);
+        }
+        let (record, images) = without_check_images(record);
+        let mut count = KindCount {
+            records: 1,
+            ..KindCount::default()
+        };
+        for effect in &effects.pages {
+            if !effect.extends && self.volume.existing(effect.key).is_none() {
+                continue;
+            }
+            match apply(&record, &effect.key, self.volume.page_mut(effect.key), ctx) {
+                Ok(()) => count.pages += 1,
+                Err(RedoError::UnsupportedResourceManager { rmgr, .. }) => {
+                    *self.unsupported.entry(rmgr).or_default() += 1;
+                    if let PageKey::Relation { rel, .. } = effect.key {
+                        self.unsupported_forks.insert(rel);
+                    }
+                }
+                Err(error) => self.note(&record, effect.key, Difference::Refused(error.to_string())),
+            }
+        }
+        count.restored = record
+            .blocks
+            .iter()
+            .filter(|block| block.applied_image().is_some())
+            .count() as u64;
+        self.damage(&record, damage);
+        for (key, block, image) in images {
+            if self.compare(&record, key, block, &image) {
+                count.compared += 1;
+            }
+        }
+        let total = self.kinds.entry(kind).or_default();
+        total.records += count.records;
+        total.pages += count.pages;
+        total.compared += count.compared;
+        total.restored += count.restored;
+    }
+
+    fn compare(&mut self, record: &Record, key: PageKey, block: u32, image: &BlockImage) -> bool {
+        if let PageKey::Relation { rel, .. } = key
+            && (rel.fork == ForkNumber::FreeSpaceMap || self.unsupported_forks.contains(&rel))
+        {
+            return false;
+        }
+        let mut ours = self.volume.page(key);
+        let mut theirs: Page = [0; BLOCK_SIZE];
+        let masked = restore_image(image, &mut theirs)
+            .and_then(|()| mask_page(record.rmgr, &mut theirs, block))
+            .and_then(|()| mask_page(record.rmgr, &mut ours, block));
+        match masked {
+            Ok(()) => {
+                if let Some(difference) = first_difference(&ours, &theirs) {
+                    self.note(record, key, difference);
+                }
+            }
+            Err(fault) => self.note(record, key, Difference::Refused(fault.to_string())),
+        }
+        true
+    }
+
+    fn note(&mut self, record: &Record, key: PageKey, what: Difference) {
+        self.mismatches.push(Mismatch {
+            record: Some((record.start, format!("{}/{}", record.rmgr, record.kind_name()))),
+            key,
+            what,
+        });
+    }
+
+    fn damage(&mut self, record: &Record, damage: Option<Damage>) {
+        let (Some(damage), Rmgr::Heap, "INSERT") = (damage, record.rmgr, record.kind_name()) else {
+            return;
+        };
+        self.inserts += 1;
+        if self.inserts != damage.after_inserts {
+            return;
+        }
+        let key = record.blocks[0].key();
+        let page = self.volume.page_mut(key);
+        match damage.kind {
+            DamageKind::TupleByte => {
+                let upper = usize::from(u16::from_le_bytes([page[14], page[15]]));
+                page[upper + 23] ^= 0x10;
+            }
+            DamageKind::PageLsn => page[7] ^= 0x01,
+        }
+        self.damaged = Some(key);
+    }
+}
+
+/// The record as a server without `wal_consistency_checking` would have written it, and the images that it lost.
+fn without_check_images(record: &Record) -> (Record, Vec<(PageKey, u32, BlockImage)>) {
+    let mut record = record.clone();
+    let mut images = Vec::new();
+    for block in &mut record.blocks {
+        if let Some(image) = block.image.take_if(|image| !image.apply) {
+            images.push((block.key(), block.block, image));
+        }
+    }
+    (record, images)
+}

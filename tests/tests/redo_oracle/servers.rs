@@ -1,0 +1,221 @@
+//! The two stock servers: one that writes the WAL, and a standby that replays it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use pg_quorum_deployment::{Account, Binaries, Server, Settings, ShutdownMode, capture};
+use pg_quorum_tests::ports::free_ports;
+use pg_quorum_tests::scratch::Scratch;
+use pg_quorum_types::{ClusterFacts, Lsn};
+use postgres::Client;
+
+/// A primary without pg_quorum, and a copy of its directory from before the workload.
+pub struct Servers {
+    pub primary: Server,
+    base: PathBuf,
+    // Last, so that it is deleted after the server has been killed.
+    scratch: Scratch,
+}
+
+impl Servers {
+    /// A running server whose clean state before is kept as the base.
+    ///
+    /// Transaction numbers start at 2097152 so that the commit log has a file to lose.
+    pub fn start(name: &str, initdb: &[&str], settings: &Settings) -> Servers {
+        let account = Account::for_servers().expect("an account for servers");
+        let scratch = Scratch::new(&account, name);
+        let port = free_ports(1);
+        let primary = Server {
+            pgdata: scratch.path().join("primary"),
+            port,
+            log: scratch.path().join("primary.log"),
+            binaries: Binaries::locate(),
+            account,
+        };
+        let servers = Servers {
+            base: scratch.path().join("base"),
+            primary,
+            scratch,
+        };
+        servers.primary.initdb(initdb).expect("initdb");
+        servers.tool(
+            "pg_resetwal",
+            &[
+                "--force",
+                "--next-transaction-id=2097152",
+                "--multixact-ids=65536,65536",
+            ],
+        );
+        let settings = Settings::local(port, servers.scratch.path())
+            .with("fsync", "off")
+            .with("autovacuum", "off")
+            .with("max_wal_size", "100GB")
+            .with("wal_keep_size", "100GB")
+            .with("checkpoint_timeout", "1h")
+            .with("max_prepared_transactions", 20)
+            .with("track_commit_timestamp", "on")
+            .with("wal_consistency_checking", "all")
+            .with("wal_compression", "lz4")
+            .with("vacuum_multixact_freeze_min_age", 0)
+            .with("vacuum_freeze_min_age", 0)
+            .and(settings);
+        servers
+            .primary
+            .configure(&settings)
+            .expect("write postgresql.conf");
+        servers.primary.start().expect("start the primary");
+        servers.stop();
+        copy(&servers.primary.account, &servers.primary.pgdata, &servers.base);
+        servers.primary.start().expect("start the primary");
+        servers
+    }
+
+    pub fn connect(&self) -> Client {
+        pg_quorum_tests::sql::connect(&self.primary.uri())
+    }
+
+    pub fn stop(&self) {
+        self.primary.stop(ShutdownMode::Fast).expect("stop the primary");
+    }
+
+    pub fn base(&self) -> &Path {
+        &self.base
+    }
+
+    pub fn pg_wal(&self) -> PathBuf {
+        self.primary.pgdata.join("pg_wal")
+    }
+
+    /// Runs a script with psql.
+    pub fn script(&self, text: &str) {
+        let file = self.scratch.path().join("script.sql");
+        std::fs::write(&file, text).expect("write the script");
+        let copy_file = self.scratch.path().join("rows.copy");
+        let mut psql = self
+            .primary
+            .account
+            .command(self.primary.binaries.postgres("psql"));
+        psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--dbname"])
+            .arg(self.primary.uri())
+            .arg(format!("--set=copy_file={}", copy_file.display()))
+            .arg("--file")
+            .arg(&file);
+        capture(&mut psql).expect("the script");
+    }
+
+    /// Runs one of PostgreSQL's programs that take a connection string.
+    pub fn client_tool(&self, program: &str, arguments: &[&str]) {
+        let mut command = self
+            .primary
+            .account
+            .command(self.primary.binaries.postgres(program));
+        command
+            .args(["--host=127.0.0.1", "--username=postgres", "--port"])
+            .arg(self.primary.port.to_string())
+            .args(arguments);
+        capture(&mut command).expect(program);
+    }
+
+    /// Runs one of PostgreSQL's programs that take a stopped server's directory.
+    fn tool(&self, program: &str, arguments: &[&str]) -> String {
+        self.tool_in(&self.primary.pgdata, program, arguments)
+    }
+
+    fn tool_in(&self, pgdata: &Path, program: &str, arguments: &[&str]) -> String {
+        let mut command = self
+            .primary
+            .account
+            .command(self.primary.binaries.postgres(program));
+        command
+            .env("LC_ALL", "C")
+            .args(arguments)
+            .arg("--pgdata")
+            .arg(pgdata);
+        capture(&mut command).expect(program)
+    }
+
+    /// The cluster's facts, and the start of the shutdown checkpoint that the base ended with.
+    pub fn facts(&self) -> (ClusterFacts, Lsn) {
+        let text = self.tool_in(&self.base, "pg_controldata", &[]);
+        let facts = ClusterFacts {
+            system_identifier: number(&text, "Database system identifier"),
+            timeline: number(&text, "Latest checkpoint's TimeLineID") as u32,
+            wal_segment_bytes: number(&text, "Bytes per WAL segment") as u32,
+            data_checksums: number(&text, "Data page checksum version") != 0,
+            pg_control_version: number(&text, "pg_control version number") as u32,
+            catalog_version: number(&text, "Catalog version number") as u32,
+            pg_major: 15,
+        };
+        (facts, checkpoint(&text))
+    }
+
+    /// A copy of the base that a stock server has brought to the end of the primary's WAL, stopped.
+    pub fn standby(&self) -> PathBuf {
+        let last_checkpoint = checkpoint(&self.tool("pg_controldata", &[]));
+        let account = &self.primary.account;
+        let standby = Server {
+            pgdata: self.scratch.path().join("standby"),
+            log: self.scratch.path().join("standby.log"),
+            ..self.primary.clone()
+        };
+        copy(account, &self.base, &standby.pgdata);
+        std::fs::remove_dir_all(standby.pgdata.join("pg_wal")).expect("remove the base's pg_wal");
+        copy(account, &self.pg_wal(), &standby.pgdata.join("pg_wal"));
+        std::fs::write(standby.pgdata.join("recovery.signal"), "").expect("write recovery.signal");
+        account
+            .own(&standby.pgdata.join("recovery.signal"))
+            .expect("own recovery.signal");
+        let settings = Settings::default()
+            .with("hot_standby", "off")
+            .with("restore_command", "/bin/false")
+            .with("recovery_target_lsn", last_checkpoint)
+            .with("recovery_target_action", "shutdown")
+            .with("recovery_target_timeline", "current");
+        standby.configure(&settings).expect("write postgresql.conf");
+        let log = std::fs::File::create(&standby.log).expect("make the standby's log");
+        let status = account
+            .command(standby.binaries.postgres("postgres"))
+            .arg("-D")
+            .arg(&standby.pgdata)
+            .stdout(Stdio::null())
+            .stderr(log)
+            .status()
+            .expect("run the standby");
+        let said = std::fs::read_to_string(&standby.log).unwrap_or_default();
+        assert!(
+            status.success() && said.contains("shutdown at recovery target"),
+            "the standby did not reach the end ({status}):\n{said}"
+        );
+        standby.pgdata
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        if let Err(error) = self.primary.kill_everything() {
+            eprintln!("{error:#}");
+        }
+    }
+}
+
+fn copy(account: &Account, from: &Path, to: &Path) {
+    capture(account.command("cp").arg("-a").arg(from).arg(to)).expect("copy a directory");
+}
+
+fn field<'a>(control_data: &'a str, name: &str) -> &'a str {
+    control_data
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+        .unwrap_or_else(|| panic!("pg_controldata prints no {name}"))
+        .trim()
+}
+
+fn number(control_data: &str, name: &str) -> u64 {
+    field(control_data, name).parse().expect("a number")
+}
+
+fn checkpoint(control_data: &str) -> Lsn {
+    field(control_data, "Latest checkpoint location")
+        .parse()
+        .expect("an LSN")
+}
