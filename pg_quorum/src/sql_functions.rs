@@ -27,12 +27,12 @@ fn durable_lsn() -> PgLsn {
     pg_lsn(shared::state().vdl())
 }
 
-/// Waits until everything below `lsn` is durable; false: `timeout` was over first.
+/// Waits until everything below `lsn` is durable; false: `timeout` was over first; null for a null LSN.
 #[pg_extern]
-fn wait_for_lsn(lsn: PgLsn, timeout: Option<Interval>) -> bool {
+fn wait_for_lsn(lsn: Option<PgLsn>, timeout: Option<Interval>) -> Option<bool> {
     let micros = timeout.map(|timeout| u64::try_from(timeout.as_micros()).unwrap_or(0));
     let deadline = micros.and_then(|micros| Instant::now().checked_add(Duration::from_micros(micros)));
-    let lsn = Lsn(lsn.cast_unsigned());
+    let lsn = Lsn(lsn?.cast_unsigned());
     loop {
         let left = deadline.map_or(INTERRUPT_PERIOD, |deadline| {
             deadline
@@ -40,8 +40,10 @@ fn wait_for_lsn(lsn: PgLsn, timeout: Option<Interval>) -> bool {
                 .min(INTERRUPT_PERIOD)
         });
         match shared::state().wait_for_vdl(lsn, Some(left), &interrupts::may_leave) {
-            VdlWait::Reached => return true,
-            VdlWait::TimedOut if deadline.is_some_and(|deadline| deadline <= Instant::now()) => return false,
+            VdlWait::Reached => return Some(true),
+            VdlWait::TimedOut if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                return Some(false);
+            }
             VdlWait::TimedOut | VdlWait::Interrupted => interrupts::process(),
         }
     }
