@@ -47,7 +47,8 @@ pub struct Engine {
     /// Up to where somebody waits for everything to be persisted.
     pub wanted_through: Mutex<Lsn>,
     pub stop: AtomicBool,
-    pub stop_ingest: Notify,
+    /// Wakes the indexing thread, which otherwise waits for the segment to tell something.
+    pub wake_ingest: Notify,
 }
 
 /// Counts since the start, for people.
@@ -98,7 +99,7 @@ impl Engine {
             wanted: Condvar::new(),
             wanted_through: Mutex::new(Lsn::INVALID),
             stop: AtomicBool::new(false),
-            stop_ingest: Notify::new(),
+            wake_ingest: Notify::new(),
         })
     }
 
@@ -113,7 +114,7 @@ impl Engine {
     /// Asks both threads to end.
     pub fn request_stop(&self) {
         self.stop.store(true, Ordering::Release);
-        self.stop_ingest.notify_one();
+        self.wake_ingest.notify_one();
         drop(self.wanted_through.lock());
         self.wanted.notify_all();
         drop(self.round_lock.lock());
@@ -188,6 +189,7 @@ impl Engine {
         let mut state = self.state.write();
         state.cut(to);
         self.indexed.send_replace(state.indexed);
+        self.wake_ingest.notify_one();
     }
 
     /// No record that ends at or below this is needed here any more. WAL is handed out from the start of the

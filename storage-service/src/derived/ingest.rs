@@ -52,12 +52,12 @@ enum Progress {
     NothingNew,
 }
 
-/// Sleeps until the segment tells something new, or the engine is stopped.
+/// Sleeps until the segment tells something new, or there was a cut or a stop.
 fn wait_for_log(engine: &Engine, view: &mut tokio::sync::watch::Receiver<super::record_log::LogView>) {
     futures::executor::block_on(async {
         futures::select! {
             _ = view.changed().fuse() => {}
-            () = engine.stop_ingest.notified().fuse() => {}
+            () = engine.wake_ingest.notified().fuse() => {}
         }
     });
 }

@@ -8,7 +8,8 @@ use crate::slru::SlruTruncation;
 /// A change of the volume's non-relational state, or of what relations there are.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum MetaChange {
-    /// The fork exists, with the size that it has (none: 0 blocks).
+    /// The fork's file was made (`log_smgrcreate`): it has 0 blocks. What bore this name before is of an
+    /// earlier relation.
     RelationCreated {
         fork: RelFork,
     },

@@ -38,7 +38,8 @@ fn add_creation(record: &Record, effects: &mut Effects) -> Result<(), WalError> 
     Ok(())
 }
 
-/// `xl_smgr_truncate`: blkno u32 | rnode | flags i32.
+/// `xl_smgr_truncate`: blkno u32 | rnode | flags i32. `smgr_redo` makes the main fork first if it is missing:
+/// because the relation is dropped later in the log. Here nothing is replayed over a later state.
 fn add_truncation(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
     let mut reader = record.main_reader();
     let blocks = reader.u32()?;
@@ -48,7 +49,6 @@ fn add_truncation(record: &Record, effects: &mut Effects) -> Result<(), WalError
         rel,
         fork: ForkNumber::Main,
     };
-    effects.meta.push(MetaChange::RelationCreated { fork: heap });
     if flags & TRUNCATE_HEAP != 0 {
         effects
             .meta

@@ -1,0 +1,267 @@
+//! Relations and databases that come, shrink, go, and come again under the same number.
+
+mod derived_support;
+
+use derived_support::{DATABASE, Node, main_fork, rel};
+use pg_quorum_types::{DatabaseKey, ForkNumber, RelFileNode, RelFork};
+use storage_service::derived::ContentItem;
+
+fn thrice(node: Node, check: impl Fn(&Node)) -> Node {
+    node.wait_indexed();
+    check(&node);
+    node.coalesce();
+    check(&node);
+    let node = node.restart();
+    check(&node);
+    node
+}
+
+#[test]
+fn pages_behind_a_truncation_start_from_zeros() {
+    for coalesced_before in [false, true] {
+        let mut node = Node::new();
+        let fork = main_fork(16384);
+        for block in 0..10 {
+            let record = node.writer.full_page(fork, block, 1 + block as u8);
+            node.append(record);
+        }
+        if coalesced_before {
+            node.coalesce();
+        }
+        let before = node.end();
+        let record = node.writer.truncate(rel(16384), 4);
+        let truncated = node.append(record);
+        let record = node.writer.full_page(fork, 6, 77);
+        let end = node.append(record);
+        node.wait_indexed();
+        assert_eq!(node.fill(fork, 9, before), Some(10));
+        assert_eq!(node.size(fork, before), Some(10));
+        assert_eq!(node.size(fork, truncated), Some(4));
+        thrice(node, |node| {
+            assert_eq!(node.size(fork, end), Some(7));
+            assert_eq!(node.fill(fork, 3, end), Some(4));
+            assert_eq!(node.fill(fork, 4, end), None);
+            assert_eq!(node.fill(fork, 5, end), None);
+            assert_eq!(node.fill(fork, 6, end), Some(77));
+            assert_eq!(node.fill(fork, 9, end), None);
+        });
+    }
+}
+
+#[test]
+fn a_number_that_is_used_again_shows_nothing_of_before() {
+    for coalesced_between in [false, true] {
+        let mut node = Node::new();
+        let fork = main_fork(16384);
+        let map = RelFork {
+            fork: ForkNumber::VisibilityMap,
+            ..fork
+        };
+        for block in 0..3 {
+            let record = node.writer.full_page(fork, block, 1);
+            node.append(record);
+        }
+        let record = node.writer.full_page(map, 0, 2);
+        let before = node.append(record);
+        if coalesced_between {
+            node.coalesce();
+        }
+        let record = node.writer.commit_dropping(746, &[rel(16384)]);
+        let dropped = node.append(record);
+        node.wait_indexed();
+        assert_eq!(node.fill(fork, 0, before), Some(1));
+        assert_eq!(node.size(fork, dropped), None);
+        if coalesced_between {
+            node.coalesce();
+            assert_eq!(node.size(fork, dropped), None);
+        }
+        let record = node.writer.create(fork);
+        node.append(record);
+        let record = node.writer.full_page(fork, 1, 9);
+        let end = node.append(record);
+        thrice(node, |node| {
+            assert_eq!(node.size(fork, end), Some(2));
+            assert_eq!(node.size(map, end), None);
+            assert_eq!(node.fill(fork, 0, end), None);
+            assert_eq!(node.fill(fork, 1, end), Some(9));
+            assert_eq!(node.fill(fork, 2, end), None);
+        });
+    }
+}
+
+#[test]
+fn a_relation_whose_creation_was_never_undone_is_made_anew() {
+    let mut node = Node::new();
+    let fork = main_fork(16384);
+    let record = node.writer.full_page(fork, 5, 1);
+    node.append(record);
+    node.coalesce();
+    let record = node.writer.create(fork);
+    let end = node.append(record);
+    thrice(node, |node| {
+        assert_eq!(node.size(fork, end), Some(0));
+        assert_eq!(node.fill(fork, 5, end), None);
+    });
+}
+
+#[test]
+fn dropping_thousands_of_relations_leaves_nothing_behind() {
+    let mut node = Node::new();
+    let numbers: Vec<u32> = (20_000..25_000).collect();
+    for number in &numbers {
+        let record = node.writer.create(main_fork(*number));
+        node.append(record);
+        let record = node.writer.full_page(main_fork(*number), 0, 1);
+        node.append(record);
+    }
+    node.coalesce();
+    let rels: Vec<RelFileNode> = numbers.iter().map(|number| rel(*number)).collect();
+    let record = node.writer.commit_dropping(746, &rels);
+    let end = node.append(record);
+    node.coalesce();
+    let node = node.restart();
+    let (_, items) = node.image(end);
+    let sizes = items
+        .iter()
+        .filter(|item| matches!(item, ContentItem::RelationSize { .. }));
+    assert_eq!(sizes.count(), 0);
+    assert_eq!(node.fill(main_fork(22_000), 0, end), None);
+}
+
+fn in_database(database: DatabaseKey, fork: RelFork) -> RelFork {
+    RelFork {
+        rel: RelFileNode {
+            spc: database.spc,
+            db: database.db,
+            rel: fork.rel.rel,
+        },
+        ..fork
+    }
+}
+
+#[test]
+fn a_database_copied_as_files_is_the_source_as_of_the_record() {
+    let copy = DatabaseKey { spc: 16999, db: 5 };
+    let mut items = derived_support::empty_base();
+    items.push(ContentItem::Database {
+        database: DATABASE,
+        version_file: b"15\n".as_slice().into(),
+        relation_map: b"the map".as_slice().into(),
+    });
+    let mut node = Node::with_base(derived_support::quiet_settings(), items);
+    let (fork, gone) = (main_fork(16384), main_fork(16385));
+    for block in 0..5 {
+        let record = node.writer.full_page(fork, block, 10 + block as u8);
+        node.append(record);
+    }
+    let record = node.writer.full_page(gone, 0, 1);
+    node.append(record);
+    // The destination has been in use before, under the same relation number.
+    let record = node.writer.full_page(in_database(copy, main_fork(16777)), 0, 5);
+    node.append(record);
+    node.coalesce();
+    let record = node.writer.full_page(fork, 2, 99);
+    node.append(record);
+    let record = node.writer.commit_dropping(746, &[rel(16385)]);
+    node.append(record);
+    let record = node.writer.copy_database(DATABASE, copy);
+    let copied = node.append(record);
+    let record = node.writer.drop_database(DATABASE);
+    node.append(record);
+    let record = node.writer.full_page(in_database(copy, fork), 4, 200);
+    let end = node.append(record);
+    node.make_durable();
+    node.wait_indexed();
+    assert!(copied < end);
+    thrice(node, |node| {
+        let moved = in_database(copy, fork);
+        assert_eq!(node.size(moved, end), Some(5));
+        assert_eq!(node.fill(moved, 0, end), Some(10));
+        assert_eq!(node.fill(moved, 2, end), Some(99));
+        assert_eq!(node.fill(moved, 4, end), Some(200));
+        assert_eq!(node.size(in_database(copy, gone), end), None);
+        assert_eq!(node.size(in_database(copy, main_fork(16777)), end), None);
+        assert_eq!(node.size(fork, end), None);
+        assert_eq!(node.fill(fork, 0, end), None);
+        let (_, items) = node.image(end);
+        assert!(items.contains(&ContentItem::Database {
+            database: copy,
+            version_file: b"15\n".as_slice().into(),
+            relation_map: b"the map".as_slice().into(),
+        }));
+        let dropped = |item: &ContentItem| matches!(item, ContentItem::Database { database, .. } if *database == DATABASE);
+        assert!(!items.iter().any(dropped));
+    });
+}
+
+#[test]
+fn a_copy_waits_until_no_cut_can_undo_it() {
+    let copy = DatabaseKey { spc: 16999, db: 5 };
+    let mut node = Node::new();
+    let fork = main_fork(16384);
+    let record = node.writer.full_page(fork, 0, 1);
+    let before = node.append(record);
+    node.coalesce();
+    let record = node.writer.copy_database(DATABASE, copy);
+    node.append(record);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    assert_eq!(node.derived.indexed_lsn(), before);
+    node.cut(before);
+    let record = node.writer.full_page(fork, 0, 2);
+    let end = node.append(record);
+    thrice(node, |node| {
+        assert_eq!(node.fill(fork, 0, end), Some(2));
+        assert_eq!(node.size(in_database(copy, fork), end), None);
+    });
+}
+
+#[test]
+fn databases_and_tablespaces_come_and_go() {
+    let (new, gone) = (
+        DatabaseKey { spc: 1663, db: 70 },
+        DatabaseKey { spc: 1663, db: 71 },
+    );
+    let mut node = Node::new();
+    for database in [new, gone] {
+        let record = node.writer.create_database(database);
+        node.append(record);
+        let record = node
+            .writer
+            .full_page(in_database(database, main_fork(16384)), 0, 3);
+        node.append(record);
+    }
+    let record = node.writer.create_tablespace(16500, "/srv/fast");
+    node.append(record);
+    let record = node.writer.drop_database(gone);
+    let end = node.append(record);
+    thrice(node, |node| {
+        let (_, items) = node.image(end);
+        let databases: Vec<_> = items
+            .iter()
+            .filter_map(|item| match item {
+                ContentItem::Database {
+                    database,
+                    version_file,
+                    ..
+                } => Some((*database, version_file.to_vec())),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(databases, [(new, b"15\n".to_vec())]);
+        assert!(items.contains(&ContentItem::Tablespace {
+            spc: 16500,
+            location: "/srv/fast".to_owned(),
+        }));
+        let sizes: Vec<_> = items
+            .iter()
+            .filter(|item| matches!(item, ContentItem::RelationSize { .. }))
+            .collect();
+        assert_eq!(
+            sizes,
+            [&ContentItem::RelationSize {
+                fork: in_database(new, main_fork(16384)),
+                blocks: 1,
+            }]
+        );
+    });
+}
