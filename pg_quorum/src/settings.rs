@@ -164,6 +164,12 @@ pub fn hold() {
             "Set max_wal_senders to 1 or more.",
         );
     }
+    if config::get("fsync") == "off" {
+        refuse(
+            "pg_quorum does not work with fsync = off: a commit would not wait for anything",
+            "Remove the setting; the local disk is not synced in any case, the storage nodes' disks are.",
+        );
+    }
     let names = config::get("synchronous_standby_names");
     if !names.is_empty() && names != STANDBY_NAME {
         refuse(
@@ -175,6 +181,19 @@ pub fn hold() {
         config::hold(name, value);
     }
     hold_wal_keep_size();
+}
+
+/// Says, for the log, which settings are not those of the configuration files.
+pub fn explain_held() {
+    let held: Vec<String> = HELD
+        .iter()
+        .map(|(name, value)| format!("{name} = {value}"))
+        .collect();
+    pgrx::log!(
+        "pg_quorum holds these settings, whatever the configuration says: {}, wal_keep_size = {}MB",
+        held.join(", "),
+        config::get_number("wal_keep_size")
+    );
 }
 
 /// Unshipped segments must not be removed: keeps at least what may be unshipped, and two segments.

@@ -36,6 +36,8 @@ fn databases(server: &Server) -> Vec<String> {
 pub fn check_amcheck(server: &Server) {
     let mut command = Command::new(server.binaries.postgres("pg_amcheck"));
     command
+        // The notice that the extension is there already is nothing to say.
+        .env("PGOPTIONS", "--client-min-messages=warning")
         .args(["--all", "--heapallindexed", "--install-missing", "--jobs", "2"])
         .args([
             "--host",

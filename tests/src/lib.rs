@@ -11,6 +11,8 @@ pub mod ports;
 pub mod scratch;
 pub mod sql;
 pub mod status;
+pub mod volume;
+pub mod wal_files;
 
 use std::time::{Duration, Instant};
 

@@ -1,16 +1,34 @@
 //! Logs that end at different places, with tails that the next epoch throws away.
 //!
 //! Nodes are paused one after the other while a load runs, so that each has taken a different part of the log; then
-//! the server dies. What fewer than four nodes hold may have to be cut when the next compute attaches: the counters
-//! show that it happened. The nodes run with a disk that loses on `kill -9` what was not synced, since the kernel
-//! would keep it.
+//! the server dies, and the paused nodes die with what waited in their sockets. What fewer than four nodes hold may
+//! have to be cut when the next compute attaches: the counters show that it happened. The nodes run with a disk that
+//! loses on `kill -9` what was not synced, since the kernel would keep it.
 
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use pg_quorum_tests::checks::check_everything;
 use pg_quorum_tests::cluster::{Cluster, Plan};
-use pg_quorum_tests::is_full;
 use pg_quorum_tests::ledger::Ledger;
+use pg_quorum_tests::{is_full, sql};
+
+/// A session that writes WAL without a commit to wait for, until its server dies: it is what makes tails grow where
+/// commits do not.
+fn write_without_committing(cluster: &Cluster) -> JoinHandle<()> {
+    let mut client = cluster.connect();
+    sql::execute(
+        &mut client,
+        "CREATE TABLE IF NOT EXISTS never_committed (a int, b text)",
+    );
+    std::thread::spawn(move || {
+        let endless =
+            "INSERT INTO never_committed SELECT g, repeat('x', 200) FROM generate_series(1, 100000000) g";
+        client
+            .batch_execute(endless)
+            .expect_err("the server dies before this ends");
+    })
+}
 
 #[test]
 fn tails_that_diverge_are_cut_and_nothing_acknowledged_is_in_them() {
@@ -24,30 +42,28 @@ fn tails_that_diverge_are_cut_and_nothing_acknowledged_is_in_them() {
     for round in 0..rounds {
         let load = ledger.start(&cluster.server, 8);
         load.wait_for_progress(300, Duration::from_secs(60));
+        let writer = write_without_committing(&cluster);
         // Pause all but one, at different moments; another one is ahead in each round. With three paused nothing
-        // more is acknowledged, and those that still run get what the others never had.
+        // more is acknowledged, and the last one goes on getting what the others never had.
         let ahead = round % 6;
-        for step in 1..6 {
-            cluster.pause_node((ahead + step) % 6);
-            std::thread::sleep(Duration::from_millis(if step < 3 { 30 } else { 5 }));
+        let others: Vec<usize> = (1..6).map(|step| (ahead + step) % 6).collect();
+        for other in &others {
+            cluster.pause_node(*other);
+            std::thread::sleep(Duration::from_millis(30));
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(Duration::from_millis(200));
         cluster.burn_compute();
-        // Half of the nodes lose power as well.
-        let dead: Vec<usize> = (0..3).map(|step| (ahead + 2 * step + 1) % 6).collect();
-        for index in &dead {
-            cluster.kill_node(*index);
-        }
-        for index in 0..6 {
-            cluster.resume_node(index);
+        writer.join().expect("the session that writes without committing");
+        for other in &others {
+            cluster.kill_node(*other);
         }
         // The new compute does not see the node that is ahead in every other round: its tail must be cut later.
         let hides_the_longest = round % 2 == 0;
         if hides_the_longest {
             cluster.pause_node(ahead);
         }
-        for index in dead {
-            cluster.start_node(index);
+        for other in &others {
+            cluster.start_node(*other);
         }
         cluster.create_compute();
         cluster.start_server();
@@ -64,8 +80,8 @@ fn tails_that_diverge_are_cut_and_nothing_acknowledged_is_in_them() {
     let bytes: u64 = status.iter().map(|node| node.cut_bytes).sum();
     println!("{cuts} tails were cut in {rounds} rounds, {bytes} bytes of log in all");
     assert!(
-        cuts > 0,
-        "no tail was ever cut: the test did not make what it is for"
+        cuts >= rounds as u64 / 2,
+        "a tail of a node that was hidden was not cut: the test did not make what it is for"
     );
 }
 

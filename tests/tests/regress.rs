@@ -33,6 +33,7 @@ fn the_extensions_regression_tests_pass() {
             &format!("--port={}", server.port),
             "--user=postgres",
             "--dbname=regression",
+            "--load-extension=pg_quorum",
         ])
         .args(&names)
         .output()

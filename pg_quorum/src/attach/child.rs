@@ -261,7 +261,6 @@ async fn open_volume(
     make_readable(&layout, &control)?;
     write_control_file(&layout, &control)?;
     pgdata::save_attachment(&settings.pgdata, &attachment)
-        .and_then(|()| pgdata::remove_tripwire(&settings.pgdata))
         .map_err(|error| Failure::new(error.to_string()))?;
     appender.announce_vdl(Duration::from_secs(1)).await;
     Ok(format!(

@@ -1,7 +1,9 @@
 //! Taking the volume, and what to say when it cannot be had.
 
 use pg_quorum_client::pgdata::{self, ComputeIdentity};
-use pg_quorum_client::{ClientConfig, TakeError, TakeRequest, Taken, Timeouts, create_volume, take_volume};
+use pg_quorum_client::{
+    ClientConfig, CreateError, TakeError, TakeRequest, Taken, Timeouts, create_volume, take_volume,
+};
 use pg_quorum_types::Owner;
 
 use super::AttachSettings;
@@ -49,7 +51,7 @@ pub async fn take(settings: &AttachSettings, system_identifier: u64, reporter: &
         }
         create_volume(&config, system_identifier, &progress)
             .await
-            .map_err(|error| Failure::new(format!("could not make the volume: {error}")))?;
+            .map_err(|error| not_made(&error))?;
         taken = take_volume(&config, request, &progress).await;
     }
     match taken {
@@ -77,6 +79,21 @@ fn load_identity(settings: &AttachSettings) -> Result<ComputeIdentity> {
     Ok(identity)
 }
 
+fn not_made(error: &CreateError) -> Failure {
+    match error {
+        CreateError::Config(_) | CreateError::NotSix(_) => wrong_nodes(error),
+        CreateError::NotReady(_) | CreateError::SameNode(_) => {
+            Failure::new(format!("could not make the volume: {error}"))
+                .hint("A volume is made of six nodes that belong to none. Check them, and the addresses in pg_quorum.nodes.")
+        }
+    }
+}
+
+fn wrong_nodes(error: &impl std::fmt::Display) -> Failure {
+    Failure::new(format!("setting pg_quorum.nodes cannot be used: {error}"))
+        .hint("Name the six storage nodes: pg_quorum.nodes = 'host:port,host:port,…'")
+}
+
 /// What a person needs to find this server.
 fn describe(settings: &AttachSettings) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
@@ -99,8 +116,7 @@ fn superseded(settings: &AttachSettings, by: &str) -> Failure {
 
 fn explain(settings: &AttachSettings, error: &TakeError) -> Failure {
     match error {
-        TakeError::Config(error) => Failure::new(format!("setting pg_quorum.nodes cannot be used: {error}"))
-            .hint("Name the six storage nodes: pg_quorum.nodes = 'host:port,host:port,…'"),
+        TakeError::Config(error) => wrong_nodes(error),
         TakeError::NoVolume { .. } => Failure::new(error.to_string()),
         TakeError::OtherVolume { .. } | TakeError::SeveralVolumes(_) => Failure::new(error.to_string())
             .hint("Check the addresses in pg_quorum.nodes and pg_quorum.volume."),

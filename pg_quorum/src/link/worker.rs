@@ -24,7 +24,7 @@ use crate::shared::{self, SharedState};
 
 /// Records of one batch, about.
 const BATCH_BYTES: usize = 512 << 10;
-/// The longest sleep: quorum watch, tripwire.
+/// The longest sleep: quorum watch.
 const TICK: Duration = Duration::from_millis(200);
 /// How often SQL gets a new picture of the segments.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -61,7 +61,6 @@ pub struct Worker {
     hot_until: Instant,
     last_tick: Instant,
     last_status: Instant,
-    is_tripwire_placed: bool,
     stop_deadline: Option<Instant>,
     stop_patience: Duration,
 }
@@ -103,7 +102,6 @@ impl Worker {
             hot_until: now,
             last_tick: now,
             last_status: now,
-            is_tripwire_placed: false,
             stop_deadline: None,
             stop_patience: settings.shutdown_patience,
         })
@@ -199,23 +197,10 @@ impl Worker {
         let heard = self.appender.quorum_heard_at();
         self.quorum_watch
             .look(self.state, || self.appender.stats(), heard, now);
-        if !self.is_tripwire_placed && !server::in_recovery() {
-            self.place_tripwire();
-        }
     }
 
     fn publish_status(&self) {
         super::status::publish(self.state, &self.attachment, &self.appender.stats());
-    }
-
-    /// Recovery has read `backup_label` by now: from here on a server without the library must not start.
-    fn place_tripwire(&mut self) {
-        let placed =
-            pg_quorum_client::pgdata::place_tripwire(&server::data_directory(), self.attachment.volume);
-        match placed {
-            Ok(()) => self.is_tripwire_placed = true,
-            Err(error) => pgrx::warning!("could not write the file that guards this data directory: {error}"),
-        }
     }
 
     /// Asked to stop: says when it is time, and whether everything is durable then.
@@ -233,9 +218,6 @@ impl Worker {
         }
         if !server::is_stopping() || server::ordinary_backends() > 0 {
             return None;
-        }
-        if !self.is_tripwire_placed && !server::in_recovery() {
-            self.place_tripwire();
         }
         let is_everything_durable =
             self.reader.end() <= self.state.vdl() && server::written_lsn() <= self.reader.end();

@@ -1,4 +1,4 @@
-//! File calls of the main program: its import slots of `pwrite`, `fdatasync`, `open` and `pread`.
+//! File calls of the main program: its import slots of `pwrite`, `fdatasync`, `open`, `pread` and `fopen`.
 //!
 //! - `pwrite` from the WAL buffers is `XLogWrite` (`xlog.c` 15.18), and only that: the link worker is told.
 //! - `fdatasync` is `issue_xlog_fsync`, and only that (`pg_fdatasync` has no other caller): it does nothing,
@@ -6,6 +6,8 @@
 //! - `open` remembers which descriptor is which WAL segment.
 //! - `pread` of a WAL segment by somebody who passes WAL on (walsenders, logical decoding) hands out nothing
 //!   at or above the VDL. Recovery and two-phase reads are not that.
+//! - `fopen` does not find `backup_label`, which in a compute's directory is there for servers without this
+//!   library, at all times (`pg_quorum_client::pgdata::place_tripwire`).
 
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
@@ -28,6 +30,7 @@ use crate::shared::{self, VdlWait};
 type Pwrite = unsafe extern "C-unwind" fn(c_int, *const c_void, size_t, off_t) -> ssize_t;
 type Fdatasync = unsafe extern "C-unwind" fn(c_int) -> c_int;
 type Open = unsafe extern "C-unwind" fn(*const c_char, c_int, libc::mode_t) -> c_int;
+type Fopen = unsafe extern "C-unwind" fn(*const c_char, *const c_char) -> *mut libc::FILE;
 type Pread = unsafe extern "C-unwind" fn(c_int, *mut c_void, size_t, off_t) -> ssize_t;
 
 /// What the slots held: the C library's functions.
@@ -35,6 +38,7 @@ struct Originals {
     pwrite: Pwrite,
     open: Open,
     pread: Pread,
+    fopen: Fopen,
 }
 
 static ORIGINALS: OnceLock<Originals> = OnceLock::new();
@@ -51,14 +55,15 @@ const FLUSH_AFTER: Duration = Duration::from_millis(100);
 /// # Errors
 /// One of the functions is not imported.
 pub fn find(program: &MainProgram) -> Result<Vec<Patch>, ElfError> {
-    let replacements: [(&'static str, usize); 4] = [
+    let replacements: [(&'static str, usize); 5] = [
         ("pwrite", pwrite as Pwrite as usize),
         ("fdatasync", fdatasync as Fdatasync as usize),
         ("open", open as Open as usize),
         ("pread", pread as Pread as usize),
+        ("fopen", fopen as Fopen as usize),
     ];
     let mut patches = Vec::new();
-    let mut targets = [0; 4];
+    let mut targets = [0; 5];
     for ((name, replacement), target) in replacements.into_iter().zip(&mut targets) {
         let (slots, held) = program.import_slots(name)?;
         *target = held;
@@ -75,6 +80,7 @@ pub fn find(program: &MainProgram) -> Result<Vec<Patch>, ElfError> {
             pwrite: std::mem::transmute::<usize, Pwrite>(targets[0]),
             open: std::mem::transmute::<usize, Open>(targets[2]),
             pread: std::mem::transmute::<usize, Pread>(targets[3]),
+            fopen: std::mem::transmute::<usize, Fopen>(targets[4]),
         }
     };
     let _ = ORIGINALS.set(originals);
@@ -174,6 +180,19 @@ unsafe extern "C-unwind" fn open(path: *const c_char, flags: c_int, mode: libc::
         wal_files::remember(fd, name);
     }
     fd
+}
+
+/// The startup process looks for a backup's label (`read_backup_label`, `xlogrecovery.c` 15.18) where the tripwire
+/// is. An attach has made the directory ready: it is no backup.
+#[pg_guard]
+unsafe extern "C-unwind" fn fopen(path: *const c_char, mode: *const c_char) -> *mut libc::FILE {
+    // SAFETY: the caller passes C strings.
+    if unsafe { CStr::from_ptr(path) } == c"backup_label" {
+        set_errno(libc::ENOENT);
+        return std::ptr::null_mut();
+    }
+    // SAFETY: the caller's arguments.
+    unsafe { (originals().fopen)(path, mode) }
 }
 
 /// `basebackup.c` (15.18) opens the files that it sends as `./…` and `pg_tblspc/…`, to read only; nothing else in a

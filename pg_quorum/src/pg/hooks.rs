@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 
 use super::elf::{ElfError, MainProgram};
 use super::patch::{self, Patch};
-use super::{config, files, md15, presence_file, report, shmem, smgr, utility, xact};
+use super::{config, files, md15, presence_file, report, shmem, smgr, syncrep, utility, xact};
 use crate::{attach, link, settings, shared};
 
 /// All that is to be swapped, found and checked.
@@ -23,6 +23,7 @@ const RMGR_COUNT: usize = 256;
 /// `_PG_init`. Everything unexpected is one FATAL, and nothing has been changed then.
 pub fn init() {
     refuse_late_load();
+    report::without_backtraces();
     settings::define();
     settings::hold();
     match find() {
@@ -108,6 +109,8 @@ unsafe extern "C-unwind" fn startup() {
     create_wakeups();
     create_presence();
     files::learn_wal_buffers();
+    syncrep::define_standby();
+    explain_held_once();
     swap();
     attach::attach();
 }
@@ -137,6 +140,11 @@ fn create_presence() {
             |report| report,
         );
     }
+}
+
+fn explain_held_once() {
+    static EXPLAINED: OnceLock<()> = OnceLock::new();
+    EXPLAINED.get_or_init(settings::explain_held);
 }
 
 /// Once in the postmaster's life.

@@ -4,6 +4,13 @@ use pgrx::PgLogLevel;
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::panic::ErrorReport;
 
+/// Errors that pass Rust frames bear no backtrace in their detail, whatever the environment says: a cancelled
+/// statement is no defect. In `_PG_init`.
+pub fn without_backtraces() {
+    // SAFETY: the postmaster has one thread, and nobody has read this variable before.
+    unsafe { std::env::set_var("RUST_LIB_BACKTRACE", "0") }
+}
+
 /// Raises an ERROR. `complete` adds detail and hint.
 pub fn error(
     code: PgSqlErrorCode,

@@ -12,12 +12,6 @@ pub fn written_lsn() -> Lsn {
     Lsn(unsafe { pg_sys::GetXLogWriteRecPtr() })
 }
 
-/// Whether the server has not opened for writing yet.
-pub fn in_recovery() -> bool {
-    // SAFETY: reads shared memory.
-    unsafe { pg_sys::RecoveryInProgress() }
-}
-
 /// PGDATA, absolute.
 pub fn data_directory() -> PathBuf {
     use std::os::unix::ffi::OsStrExt;

@@ -102,13 +102,13 @@ impl DiskFile for LossyFile {
         self.inner.set_len(bytes)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         let unsynced = self.unsynced.lock();
         let written = unsynced
             .iter()
             .map(|(offset, bytes)| offset + bytes.len() as u64)
             .max();
-        Ok(self.inner.len()?.max(written.unwrap_or(0)))
+        Ok(self.inner.size()?.max(written.unwrap_or(0)))
     }
 }
 

@@ -39,7 +39,8 @@ pub trait DiskFile: Send + Sync + 'static {
     /// Makes what was written durable.
     fn sync(&self) -> io::Result<()>;
     fn set_len(&self, bytes: u64) -> io::Result<()>;
-    fn len(&self) -> io::Result<u64>;
+    /// Bytes of the file.
+    fn size(&self) -> io::Result<u64>;
 }
 
 /// Whether an error says that there is no room, which can pass, unlike others.

@@ -61,7 +61,7 @@ impl<D: Disk> Disk for QuotaDisk<D> {
 
     fn open(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
         let inner = self.inner.open(path, create)?;
-        self.usage.lengths.lock().insert(path.to_owned(), inner.len()?);
+        self.usage.lengths.lock().insert(path.to_owned(), inner.size()?);
         Ok(Arc::new(QuotaFile {
             inner,
             path: path.to_owned(),
@@ -113,7 +113,7 @@ impl DiskFile for QuotaFile {
         self.inner.set_len(bytes)
     }
 
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
+    fn size(&self) -> io::Result<u64> {
+        self.inner.size()
     }
 }

@@ -109,7 +109,7 @@ impl DiskFile for RealFile {
         self.0.set_len(bytes)
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
     }
 }

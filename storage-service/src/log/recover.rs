@@ -173,7 +173,7 @@ impl Scanner<'_> {
         path: &Path,
         is_last: bool,
     ) -> io::Result<bool> {
-        let mut content = vec![0; file.len()? as usize];
+        let mut content = vec![0; file.size()? as usize];
         let filled = file.read_at(&mut content, 0)?;
         content.truncate(filled);
         let content = Bytes::from(content);

@@ -11,7 +11,7 @@ use pg_quorum_types::{Base, ClusterFacts};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::content_item;
-use super::segment::{blocking, refused_to_wire};
+use super::segment::blocking;
 use crate::derived::Derived;
 use crate::segment::Segment;
 
@@ -148,7 +148,7 @@ impl Admin for AdminService {
         let request = CreateRequest::try_from(request.into_inner())?;
         let created = blocking(&self.segment, |segment| segment.create(request)).await?;
         Ok(Response::new(v1::CreateVolumeReply {
-            refused: created.err().map(refused_to_wire),
+            refused: created.err().map(|refused| (*refused).into()),
         }))
     }
 
@@ -163,7 +163,7 @@ impl Admin for AdminService {
             },
             Err(NoImport::Refused(refused)) => v1::ImportReply {
                 base: None,
-                refused: Some(refused_to_wire(refused)),
+                refused: Some((*refused).into()),
             },
             Err(NoImport::Failed(status)) => {
                 tracing::warn!(node = %self.segment.settings().node, "an import has failed: {}", status.message());

@@ -15,7 +15,6 @@ use pg_quorum_types::{Epoch, Lsn};
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
-use super::segment::refused_to_wire;
 use crate::log::{Batch, LogView};
 use crate::segment::{AppendOutcome, Segment, ack_of};
 
@@ -98,7 +97,7 @@ impl AppendStream {
             has_records: true,
         };
         if let Some(refused) = self.segment.ends_connection(header) {
-            return Some(self.refuse(refused));
+            return Some(self.refuse(*refused));
         }
         if let Some(message) = self.stalled.take() {
             return self.take(epoch, message);
@@ -112,7 +111,7 @@ impl AppendStream {
             Some(epoch) => epoch,
             None => match self.introduce(&mut message) {
                 Ok(epoch) => epoch,
-                Err(Introduction::Refused(refused)) => return Some(Ok(self.refuse(refused))),
+                Err(Introduction::Refused(refused)) => return Some(Ok(self.refuse(*refused))),
                 Err(Introduction::Malformed(status)) => {
                     self.has_ended = true;
                     return Some(Err(status));
@@ -168,7 +167,7 @@ impl AppendStream {
                 self.stalled = Some(message);
                 None
             }
-            AppendOutcome::Refused(refused) => Some(self.refuse(refused)),
+            AppendOutcome::Refused(refused) => Some(self.refuse(*refused)),
         }
     }
 
@@ -184,10 +183,10 @@ impl AppendStream {
         }
     }
 
-    fn refuse(&mut self, refused: Box<Refused>) -> AppendReply {
+    fn refuse(&mut self, refused: Refused) -> AppendReply {
         self.has_ended = true;
         AppendReply {
-            refused: Some(refused_to_wire(refused)),
+            refused: Some(refused.into()),
             ..self.acknowledge()
         }
     }

@@ -11,7 +11,6 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::segment::refused_to_wire;
 use crate::segment::Segment;
 use crate::segment::catch_up::CHUNK_BYTES;
 
@@ -37,7 +36,7 @@ impl Peer for PeerService {
         let message = PeerMessage::try_from(request.into_inner())?;
         if let Err(refused) = self.segment.check_context(&message.context) {
             return Ok(Response::new(v1::PeerState {
-                refused: Some(refused_to_wire(refused)),
+                refused: Some((*refused).into()),
                 ..v1::PeerState::default()
             }));
         }
@@ -78,7 +77,7 @@ fn hand_out(segment: &Segment, request: &PullRequest, chunks: &mpsc::Sender<Resu
         Ok(until) => until,
         Err(refused) => {
             let chunk = v1::LogChunk {
-                refused: Some(refused_to_wire(refused)),
+                refused: Some((*refused).into()),
                 ..v1::LogChunk::default()
             };
             let _ = chunks.blocking_send(Ok(chunk));

@@ -9,7 +9,6 @@ use futures::Stream;
 use pg_quorum_proto::convert::{history_to_wire, uuid_to_wire};
 use pg_quorum_proto::v1;
 use pg_quorum_proto::v1::segment_server::Segment as SegmentRpc;
-use pg_quorum_quorum::Refused;
 use pg_quorum_quorum::segment::{PromiseRequest, StartRequest};
 use pg_quorum_types::Epoch;
 use tonic::{Request, Response, Status, Streaming};
@@ -54,10 +53,6 @@ pub(super) async fn blocking<T: Send + 'static>(
         .map_err(|error| Status::internal(error.to_string()))
 }
 
-pub(super) fn refused_to_wire(refused: Box<Refused>) -> v1::Refused {
-    (*refused).into()
-}
-
 #[tonic::async_trait]
 impl SegmentRpc for SegmentService {
     type AppendStream = Pin<Box<dyn Stream<Item = Result<v1::AppendReply, Status>> + Send>>;
@@ -77,13 +72,13 @@ impl SegmentRpc for SegmentService {
         let outcome = blocking(&self.segment, |segment| segment.start(request)).await?;
         let reply = match outcome {
             Err(refused) => v1::StartReply {
-                refused: Some(refused_to_wire(refused)),
+                refused: Some((*refused).into()),
                 ..v1::StartReply::default()
             },
             Ok(progress) if progress.started => progress.into(),
             Ok(progress) => {
                 self.wait_started(epoch).await;
-                let now = self.segment.subscribe().borrow().clone();
+                let now = *self.segment.subscribe().borrow();
                 v1::StartReply {
                     started: now.started == epoch,
                     scl: now.scl.0,

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use pg_quorum_tests::volume::Volume;
 use pg_quorum_types::{BLOCK_SIZE, ForkNumber, PageKey, RelFork};
 use pg_quorum_wal::Page;
 
 use crate::replay::{Difference, Mismatch, Replay, first_difference};
-use crate::volume::Volume;
 
 /// Where a standby's file may legally differ from replayed pages.
 pub struct Rules {

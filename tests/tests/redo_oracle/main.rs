@@ -10,16 +10,16 @@ mod files;
 mod replay;
 mod report;
 mod servers;
-mod volume;
 mod workload;
 
 use pg_quorum_deployment::Settings;
+use pg_quorum_tests::volume::Volume;
+use pg_quorum_tests::wal_files::WalFiles;
 use pg_quorum_wal::RedoContext;
 
 use files::Rules;
-use replay::{Damage, DamageKind, Replay, WalFiles};
+use replay::{Damage, DamageKind, Replay};
 use servers::Servers;
-use volume::Volume;
 
 /// A finished run of the primary, and of the standby.
 struct Run {

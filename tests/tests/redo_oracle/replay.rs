@@ -2,17 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::fs;
-use std::ops::ControlFlow;
-use std::path::PathBuf;
 
-use pg_quorum_types::{BLOCK_SIZE, ClusterFacts, ForkNumber, Lsn, PageKey, RelFork};
+use pg_quorum_tests::volume::Volume;
+use pg_quorum_tests::wal_files::WalFiles;
+use pg_quorum_types::{BLOCK_SIZE, ForkNumber, Lsn, PageKey, RelFork};
 use pg_quorum_wal::{
-    BlockImage, Page, Record, RedoContext, RedoError, Rmgr, WalSplitter, apply, effects, mask_page,
-    restore_image,
+    BlockImage, Page, Record, RedoContext, RedoError, Rmgr, apply, effects, mask_page, restore_image,
 };
-
-use crate::volume::Volume;
 
 /// How many differences are kept: the first ones tell the story.
 const MISMATCH_LIMIT: usize = 50;
@@ -103,41 +99,6 @@ pub struct Replay {
     inserts: u64,
 }
 
-/// A directory of WAL segments that begins at the start of a record.
-pub struct WalFiles {
-    pub pg_wal: PathBuf,
-    pub facts: ClusterFacts,
-    pub start: Lsn,
-}
-
-impl WalFiles {
-    /// Hands out all records, one at a time: with their images they are much larger than memory.
-    fn for_each(&self, mut consume: impl FnMut(&Record) -> ControlFlow<()>) {
-        let segment_bytes = u64::from(self.facts.wal_segment_bytes);
-        let segments_per_id = 0x1_0000_0000 / segment_bytes;
-        let mut splitter = WalSplitter::new(self.facts, self.start);
-        for segment in self.start.0 / segment_bytes.. {
-            let name = format!(
-                "{:08X}{:08X}{:08X}",
-                self.facts.timeline,
-                segment / segments_per_id,
-                segment % segments_per_id
-            );
-            let Ok(bytes) = fs::read(self.pg_wal.join(name)) else {
-                return;
-            };
-            let skip = self.start.0.saturating_sub(segment * segment_bytes) as usize;
-            splitter.feed(&bytes[skip..]);
-            while let Some(raw) = splitter.next_record().unwrap_or_else(|error| panic!("{error}")) {
-                let record = Record::decode(&raw).unwrap_or_else(|error| panic!("{error}"));
-                if consume(&record).is_break() {
-                    return;
-                }
-            }
-        }
-    }
-}
-
 impl Replay {
     /// Replays all records of `wal` on `volume`.
     pub fn run(volume: Volume, wal: &WalFiles, ctx: RedoContext, damage: Option<Damage>) -> Replay {
@@ -145,14 +106,13 @@ impl Replay {
             volume,
             ..Replay::default()
         };
-        wal.for_each(|record| {
-            replay.record(record, &ctx, damage);
-            if replay.mismatches.len() < MISMATCH_LIMIT {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break(())
+        for raw in wal.records() {
+            let record = raw.and_then(|raw| Record::decode(&raw));
+            replay.record(&record.unwrap_or_else(|error| panic!("{error}")), &ctx, damage);
+            if replay.mismatches.len() >= MISMATCH_LIMIT {
+                break;
             }
-        });
+        }
         replay
     }
 

@@ -2,6 +2,7 @@
 
 mod commit;
 mod figure;
+mod ingest;
 mod psql;
 mod redo;
 mod setup;
@@ -19,7 +20,7 @@ use crate::{report, setup as machine};
 
 #[derive(Args)]
 pub struct BenchOptions {
-    /// Which benchmarks (all): commit, wire, redo.
+    /// Which benchmarks (all): commit, wire, redo, ingest.
     names: Vec<String>,
     /// Also appends the figures to this file.
     #[arg(long)]
@@ -33,6 +34,9 @@ pub struct BenchOptions {
     /// pgbench's scale.
     #[arg(long, default_value_t = 20)]
     scale: u32,
+    /// WAL that the benchmark ingest drives a node with, in MB.
+    #[arg(long, default_value_t = 10_000)]
+    ingest_mb: u32,
     /// First of some thirty ports.
     #[arg(long, default_value_t = 16432)]
     port_base: u16,
@@ -43,8 +47,12 @@ pub struct BenchOptions {
 
 type Benchmark = fn(&Bench<'_>, &mut Figures) -> Result<()>;
 
-const BENCHMARKS: [(&str, Benchmark); 3] =
-    [("commit", commit::run), ("wire", wire::run), ("redo", redo::run)];
+const BENCHMARKS: [(&str, Benchmark); 4] = [
+    ("commit", commit::run),
+    ("wire", wire::run),
+    ("redo", redo::run),
+    ("ingest", ingest::run),
+];
 
 /// Runs the benchmarks.
 ///

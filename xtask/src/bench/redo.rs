@@ -1,18 +1,16 @@
 //! Redo: records a second on one core in Rust, against stock PostgreSQL's recovery of the same WAL from the same files.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use pg_quorum_deployment::{Server, Settings, ShutdownMode, capture, run as run_command};
+use pg_quorum_deployment::{Server, Settings, ShutdownMode, capture};
 use serde::Deserialize;
 
 use super::figure::Figures;
 use super::psql::pgbench;
-use super::setup::{Bench, Rig};
+use super::setup::{Bench, build_driver, copy_tree};
 use crate::report;
-use crate::setup::cargo;
 
 const CLIENTS: u32 = 8;
 
@@ -26,15 +24,7 @@ struct Replay {
 }
 
 pub fn run(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
-    run_command(&mut cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "pg-quorum-tests",
-        "--bin",
-        "redo_speed",
-    ]))?;
-    let driver = pg_quorum_deployment::Binaries::locate().ours.join("redo_speed");
+    let driver = build_driver("redo_speed")?;
     let rig = bench.plain()?;
     // Neither checkpoints nor full-page images between the copy and the crash.
     let quiet = Settings::default()
@@ -42,7 +32,7 @@ pub fn run(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
         .with("max_wal_size", "64GB")
         .with("full_page_writes", "off");
     rig.server.stop(ShutdownMode::Fast)?;
-    let base = base_copy(&rig)?;
+    let base = rig.copy_of_stopped_server()?;
     rig.server.configure(&quiet)?;
     rig.server.start()?;
     report::detail("writing WAL");
@@ -78,19 +68,6 @@ pub fn run(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
 
 fn wal_of(server: &Server) -> std::path::PathBuf {
     server.pgdata.join("pg_wal")
-}
-
-/// A copy of the stopped server's files: where both replays begin.
-fn base_copy(rig: &Rig) -> Result<Server> {
-    let mut base = rig.server.clone();
-    base.pgdata = rig.server.pgdata.with_file_name("base");
-    base.log = rig.server.log.with_file_name("base.log");
-    copy_tree(&rig.server, &rig.server.pgdata, &base.pgdata)?;
-    Ok(base)
-}
-
-fn copy_tree(server: &Server, from: &Path, to: &Path) -> Result<()> {
-    run_command(server.account.command("cp").args(["-a", "--"]).arg(from).arg(to))
 }
 
 /// Seconds that stock PostgreSQL's startup process takes to replay the WAL on the copy.

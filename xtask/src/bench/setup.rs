@@ -1,19 +1,20 @@
 //! The clusters that are measured: ours, one whose commits wait for six log receivers, and a plain one.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use pg_quorum_deployment::{
-    Account, Binaries, Layout, Node, NodeFlags, Server, Settings, ShutdownMode, Signal, kill, six_nodes,
+    Account, Binaries, Layout, Node, NodeFlags, Server, Settings, ShutdownMode, Signal, kill, run, six_nodes,
     workspace_root,
 };
 
 use super::BenchOptions;
 use super::psql::{fill, number};
 use crate::report;
+use crate::setup::cargo;
 
 const RECEIVERS: u32 = 6;
 /// How many of the receivers a commit waits for.
@@ -32,7 +33,7 @@ pub struct Rig {
     pub server: Server,
     pub nodes: Vec<Node>,
     layout: Layout,
-    processes: Vec<Child>,
+    pub processes: Vec<Child>,
 }
 
 impl<'a> Bench<'a> {
@@ -162,6 +163,40 @@ impl<'a> Bench<'a> {
         fill(&rig.server, self.options.scale)?;
         Ok(rig)
     }
+}
+
+impl Rig {
+    /// A copy of the stopped server's files: where a replay of what it writes next begins.
+    pub fn copy_of_stopped_server(&self) -> Result<Server> {
+        let mut copy = self.server.clone();
+        copy.pgdata = self.server.pgdata.with_file_name("base");
+        copy.log = self.server.log.with_file_name("base.log");
+        copy_tree(&self.server, &self.server.pgdata, &copy.pgdata)?;
+        Ok(copy)
+    }
+
+    /// One node's place, not started.
+    pub fn single_node(&self, bench: &Bench<'_>) -> Result<Node> {
+        let nodes = six_nodes(&self.layout, bench.options.port_base + 10);
+        nodes.into_iter().next().context("no nodes")
+    }
+}
+
+pub fn copy_tree(server: &Server, from: &Path, to: &Path) -> Result<()> {
+    run(server.account.command("cp").args(["-a", "--"]).arg(from).arg(to))
+}
+
+/// Builds a benchmark's driver, a program of the tests' crate. Returns its path.
+pub fn build_driver(name: &str) -> Result<PathBuf> {
+    run(&mut cargo(&[
+        "build",
+        "--release",
+        "--package",
+        "pg-quorum-tests",
+        "--bin",
+        name,
+    ]))?;
+    Ok(Binaries::locate().ours.join(name))
 }
 
 impl Drop for Rig {

@@ -13,6 +13,7 @@ const CLIENTS: u32 = 8;
 
 /// Counters of the link worker, over all segments, and the WAL position.
 struct Sample {
+    /// Bytes of messages with records.
     shipped: f64,
     messages: f64,
     written: f64,
@@ -21,8 +22,8 @@ struct Sample {
 impl Sample {
     fn take(server: &Server) -> Result<Sample> {
         Ok(Sample {
-            shipped: number(server, "SELECT wal_bytes_shipped FROM quorum.stat")?,
-            messages: number(server, "SELECT wal_messages_sent FROM quorum.stat")?,
+            shipped: number(server, "SELECT bytes_sent FROM quorum.stat")?,
+            messages: number(server, "SELECT messages_sent FROM quorum.stat")?,
             written: number(server, "SELECT pg_current_wal_lsn() - '0/0'")?,
         })
     }

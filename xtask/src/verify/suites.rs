@@ -26,7 +26,7 @@ pub enum Suite {
     },
     /// Tests of the crates, without servers.
     Unit,
-    /// A file in tests/tests: real servers and nodes, one test at a time.
+    /// A file or directory in tests/tests: real servers and nodes, one test at a time.
     System { name: String },
 }
 
@@ -58,8 +58,9 @@ pub fn all() -> Result<Vec<Suite>> {
     ];
     let directory = workspace_root().join("tests/tests");
     let entries = fs::read_dir(&directory).with_context(|| format!("read {}", directory.display()))?;
+    // A test is a file, or a directory with a main.rs.
     let stem = |path: std::path::PathBuf| {
-        let is_test = path.extension().is_some_and(|end| end == "rs");
+        let is_test = path.extension().is_some_and(|end| end == "rs") || path.join("main.rs").is_file();
         is_test
             .then(|| path.file_stem()?.to_str().map(str::to_owned))
             .flatten()

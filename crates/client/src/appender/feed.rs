@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use futures::Stream;
 use pg_quorum_proto::v1;
 use pg_quorum_types::Lsn;
+use prost::Message as _;
 use tokio::time::{Interval, MissedTickBehavior};
 
 use super::lane::LinkState;
@@ -113,7 +114,7 @@ impl Stream for Feed {
                 Ok(Some(batch)) => {
                     lane.state = LinkState::Streaming;
                     let message = feed.message(batch);
-                    lane.on_sent(Lsn(message.end_lsn), message.records.len(), now);
+                    lane.on_sent(Lsn(message.end_lsn), message.encoded_len(), now);
                     lane.on_told(Lsn(message.vdl), now);
                     return Poll::Ready(Some(message));
                 }

@@ -3,7 +3,7 @@
 //! without the library from starting on it.
 //!
 //! ```text
-//! PGDATA/backup_label             the tripwire (absent only while a server is starting)
+//! PGDATA/backup_label             the tripwire
 //! PGDATA/pg_quorum/compute.json   identity: who this directory is to the volume
 //! PGDATA/pg_quorum/attach.json    the running epoch, written by attach, read by the link worker
 //! PGDATA/pg_quorum/force          one-shot: the next attach takes the volume by force
@@ -21,7 +21,7 @@ pub use durable_file::write_durably;
 pub use force::{clear_force, is_forced, request_force};
 pub use identity::ComputeIdentity;
 pub use new_directory::{AuthMethod, NewDirectory, NewDirectoryError, create_directory};
-pub use tripwire::{place_tripwire, remove_tripwire};
+pub use tripwire::place_tripwire;
 
 /// The directory in PGDATA that holds what is pg_quorum's own.
 pub const OWN_DIRECTORY: &str = "pg_quorum";

@@ -247,7 +247,7 @@ fn host_based_authentication(auth: &AuthMethod) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pgdata::{is_forced, remove_tripwire};
+    use crate::pgdata::is_forced;
     use pg_quorum_types::{BLOCK_SIZE, ClusterFacts, VolumeId};
 
     fn new(pgdata: PathBuf) -> NewDirectory {
@@ -289,7 +289,7 @@ mod tests {
         );
         assert_eq!(ComputeIdentity::load(pgdata).unwrap(), Some(identity));
         assert!(is_forced(pgdata));
-        assert!(remove_tripwire(pgdata).unwrap());
+        assert!(pgdata.join("backup_label").exists());
         let settings = fs::read_to_string(pgdata.join("postgresql.conf")).unwrap();
         assert!(settings.contains("pg_quorum.nodes = '10.0.0.1:7101,10.0.0.2:7101'\n"));
         assert!(settings.contains("port = 5433\n"));

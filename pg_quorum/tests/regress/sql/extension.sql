@@ -1,4 +1,5 @@
 -- The extension's objects, the six segments, and who may look.
+DROP EXTENSION pg_quorum;
 CREATE EXTENSION pg_quorum;
 DO $$ BEGIN
   FOR attempt IN 1..100 LOOP

@@ -25,6 +25,9 @@ pub struct Volume {
 
 impl Volume {
     /// Reads the data files of a stopped server. Free space maps and temporary relations are left out.
+    ///
+    /// # Panics
+    /// A file cannot be read.
     pub fn load(pgdata: &Path) -> Volume {
         let mut volume = Volume::default();
         let shared = DatabaseKey {
@@ -106,10 +109,8 @@ impl Volume {
     /// Carries out a change that is not a page's.
     pub fn change(&mut self, change: &MetaChange) {
         match change {
-            MetaChange::RelationCreated { fork } => {
-                if fork.fork != ForkNumber::FreeSpaceMap {
-                    self.forks.entry(*fork).or_default();
-                }
+            MetaChange::RelationCreated { fork } if fork.fork != ForkNumber::FreeSpaceMap => {
+                self.forks.entry(*fork).or_default();
             }
             MetaChange::RelationTruncated { fork, blocks } => {
                 if let Some(pages) = self.forks.get_mut(fork) {

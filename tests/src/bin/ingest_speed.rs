@@ -1,0 +1,229 @@
+//! Drives one storage node with WAL, as the writer of a volume that has no other member: the driver of
+//! `cargo xtask bench ingest`.
+//!
+//! It goes the way of a compute: an import, an epoch, an append stream.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail};
+use bytes::{Bytes, BytesMut};
+use clap::Parser;
+use futures::stream;
+use pg_quorum_client::{
+    AppendLimits, Appender, Batch, ClientConfig, Fenced, NoWalSource, NodeStatus, ReadyVolume, TakeRequest,
+    Taken, import_base, probe, take_volume,
+};
+use pg_quorum_proto::v1::admin_client::AdminClient;
+use pg_quorum_proto::v1::{self, state_item::Item};
+use pg_quorum_quorum::segment::CreateRequest;
+use pg_quorum_tests::volume::Volume;
+use pg_quorum_tests::wal_files::{Records, WalFiles};
+use pg_quorum_types::{ComputeId, Lsn, Membership, Owner, ProtectionGroup, RelFork, SegmentMember, VolumeId};
+use serde::Serialize;
+use uuid::Uuid;
+
+/// Records of one batch, about: what a link worker sends when there is much to send.
+const BATCH_BYTES: usize = 512 << 10;
+/// Batches that are not durable yet.
+const BATCHES_IN_FLIGHT: usize = 6;
+/// Pages of one import item.
+const PAGES_PER_ITEM: usize = 128;
+/// How long the node may take to turn the rest of the log into pages.
+const APPLY_PATIENCE: Duration = Duration::from_secs(600);
+
+#[derive(Parser)]
+struct Arguments {
+    /// The data directory of a server that was stopped cleanly.
+    #[arg(long)]
+    base: PathBuf,
+    /// `pg_wal` with what was written from its shutdown checkpoint on.
+    #[arg(long)]
+    wal: PathBuf,
+    /// Address of a node that belongs to no volume.
+    #[arg(long)]
+    node: String,
+}
+
+/// What is printed, as JSON.
+#[derive(Serialize)]
+struct Ingested {
+    wal_bytes: u64,
+    records: u64,
+    /// Until everything was durable.
+    seconds: f64,
+    /// Until everything was turned into pages, too.
+    seconds_until_applied: f64,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let wal = WalFiles::since_stop(&arguments.base, &arguments.wal);
+    let config = ClientConfig::parse(&arguments.node)?;
+    let mut records = wal.records();
+    let checkpoint = records.next().context("there is no WAL")??;
+    let ready = open_volume(&config, &wal, checkpoint.end, &arguments.base).await?;
+    let ingested = ingest(&config, ready, &mut records).await?;
+    println!("{}", serde_json::to_string(&ingested)?);
+    Ok(())
+}
+
+async fn status(config: &ClientConfig) -> Result<NodeStatus> {
+    let report = probe(config).await?.pop().context("one address, one report")?;
+    Ok(*report.outcome?)
+}
+
+/// Makes a volume of the one node, with the base's pages as its content at `end`.
+async fn open_volume(config: &ClientConfig, wal: &WalFiles, end: Lsn, base: &Path) -> Result<ReadyVolume> {
+    let node = status(config).await?;
+    let address = config.nodes[0].clone();
+    let request = CreateRequest {
+        volume: VolumeId::random(),
+        protection_group: ProtectionGroup(0),
+        system_identifier: wal.facts.system_identifier,
+        membership: Membership {
+            version: 1,
+            members: vec![SegmentMember {
+                segment: node.segment,
+                node: node.node,
+                az: node.az,
+                address: address.clone(),
+            }],
+        },
+        segment: node.segment,
+    };
+    let mut admin = AdminClient::connect(format!("http://{address}")).await?;
+    let created = admin
+        .create_volume(v1::CreateVolumeRequest::from(request))
+        .await?
+        .into_inner();
+    if let Some(refused) = created.refused {
+        bail!("the node refuses to make a volume: {}", refused.message);
+    }
+    let request = TakeRequest {
+        owner: Owner {
+            compute: ComputeId(Uuid::new_v4()),
+            description: "ingest_speed".to_owned(),
+        },
+        last_held_epoch: 0,
+        force: false,
+        expected_system_identifier: Some(wal.facts.system_identifier),
+    };
+    let Taken::Empty(empty) = take_volume(config, request, &|_| ()).await? else {
+        bail!("the new volume has content");
+    };
+    let control_file = fs::read(base.join("global/pg_control"))?;
+    let items = items(Volume::load(base), control_file.into());
+    let items = stream::iter(items.map(|item| Ok(v1::StateItem { item: Some(item) })));
+    let imported = import_base(config, *empty, wal.facts, end, items, &|_| ()).await?;
+    Ok(imported.ready)
+}
+
+/// A volume's pages and `pg_control`: what redo of the WAL needs.
+fn items(volume: Volume, control_file: Bytes) -> impl Iterator<Item = Item> {
+    let relations = volume.forks.into_iter().flat_map(|(fork, pages)| {
+        let size = Item::RelationSize(v1::state_item::RelationSize {
+            fork: Some(wire_fork(fork)),
+            blocks: pages.len() as u32,
+        });
+        let pieces: Vec<Item> = pages
+            .chunks(PAGES_PER_ITEM)
+            .enumerate()
+            .map(|(number, pages)| {
+                Item::RelationPages(v1::state_item::RelationPages {
+                    fork: Some(wire_fork(fork)),
+                    first_block: (number * PAGES_PER_ITEM) as u32,
+                    pages: pages.concat().into(),
+                })
+            })
+            .collect();
+        std::iter::once(size).chain(pieces)
+    });
+    let transactions = volume.slru.into_iter().map(|((kind, page), bytes)| {
+        Item::SlruPages(v1::state_item::SlruPages {
+            kind: kind as u32,
+            first_page: page,
+            pages: Bytes::copy_from_slice(&bytes),
+        })
+    });
+    relations
+        .chain(transactions)
+        .chain([Item::ControlFile(control_file)])
+}
+
+fn wire_fork(fork: RelFork) -> v1::RelationFork {
+    v1::RelationFork {
+        spc: fork.rel.spc,
+        db: fork.rel.db,
+        rel: fork.rel.rel,
+        fork: fork.fork as u32,
+    }
+}
+
+async fn ingest(config: &ClientConfig, ready: ReadyVolume, records: &mut Records<'_>) -> Result<Ingested> {
+    let start = ready.attachment.vdl;
+    let appender = Appender::start(
+        ready.attachment,
+        start,
+        Arc::new(NoWalSource),
+        AppendLimits::DEFAULT,
+        config.timeouts,
+    )?;
+    let begin = Instant::now();
+    let mut end = start;
+    let mut count = 0;
+    let mut in_flight = VecDeque::new();
+    while let Some(batch) = next_batch(end, records, &mut count) {
+        end = batch.end;
+        in_flight.push_back(end);
+        appender.append(batch);
+        if in_flight.len() > BATCHES_IN_FLIGHT
+            && let Some(oldest) = in_flight.pop_front()
+        {
+            appender.wait_durable(oldest).await.map_err(fenced)?;
+            appender.set_pgmrpl(oldest);
+        }
+    }
+    appender.wait_durable(end).await.map_err(fenced)?;
+    let seconds = begin.elapsed().as_secs_f64();
+    appender.set_pgmrpl(end);
+    while status(config).await?.applied_lsn < end {
+        if begin.elapsed().as_secs_f64() - seconds > APPLY_PATIENCE.as_secs_f64() {
+            bail!("the node has not turned the log up to {end} into pages within {APPLY_PATIENCE:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    Ok(Ingested {
+        wal_bytes: end.bytes_since(start),
+        records: count,
+        seconds,
+        seconds_until_applied: begin.elapsed().as_secs_f64(),
+    })
+}
+
+fn fenced(by: Arc<Fenced>) -> anyhow::Error {
+    anyhow!("another writer has taken the node: {by}")
+}
+
+/// `None` at the end of the log, which is an error where the server was killed.
+fn next_batch(previous_end: Lsn, records: &mut Records<'_>, count: &mut u64) -> Option<Batch> {
+    let mut bytes = BytesMut::new();
+    let mut end = previous_end;
+    while bytes.len() < BATCH_BYTES
+        && let Some(Ok(record)) = records.next()
+    {
+        bytes.extend_from_slice(&record.bytes);
+        end = record.end;
+        *count += 1;
+    }
+    (end > previous_end).then(|| Batch {
+        previous_end,
+        end,
+        records: bytes.freeze(),
+        gaps: Vec::new(),
+    })
+}
