@@ -8,6 +8,7 @@
 //! * [`disk`]: files, with what tests need to make them fail
 //! * [`ctl`]: the tool, quorumctl
 
+mod abort;
 pub mod ctl;
 pub mod derived;
 pub mod disk;

@@ -160,19 +160,22 @@ fn an_interrupted_import_is_replaced_whole() {
         fork: main_fork(number),
         blocks: 1,
     };
-    node.derived.import_items(vec![size(1)]).unwrap();
+    node.derived.import_items(base, vec![size(1)]).unwrap();
     // It is not finished: what there was stays.
     let node = node.restart();
     assert_eq!(node.fill(main_fork(16384), 0, end), Some(1));
     assert!(
-        node.derived.import_items(vec![size(1)]).is_err(),
+        node.derived.import_items(base, vec![size(1)]).is_err(),
         "the import was interrupted"
     );
     node.derived.begin_import(base, FACTS).unwrap();
     node.derived
-        .import_items(vec![size(2), ContentItem::ControlFile(control_file(&FACTS))])
+        .import_items(
+            base,
+            vec![size(2), ContentItem::ControlFile(control_file(&FACTS))],
+        )
         .unwrap();
-    node.derived.finish_import().unwrap();
+    node.derived.finish_import(base).unwrap();
     assert_eq!(node.derived.base().unwrap().base, base);
     assert_eq!(node.size(main_fork(1), BASE), None);
     assert_eq!(node.size(main_fork(2), BASE), Some(1));
@@ -192,8 +195,8 @@ fn an_import_that_does_not_fit_is_refused() {
     };
     let refused = |items: Vec<ContentItem>| {
         node.derived.begin_import(base, FACTS).unwrap();
-        let added = node.derived.import_items(items);
-        added.and_then(|()| node.derived.finish_import()).unwrap_err()
+        let added = node.derived.import_items(base, items);
+        added.and_then(|()| node.derived.finish_import(base)).unwrap_err()
     };
     let other = pg_quorum_types::ClusterFacts {
         system_identifier: 1,

@@ -9,7 +9,7 @@ use pg_quorum_types::{Membership, ProtectionGroup, SegmentMember, VolumeId};
 
 use crate::channel::Node;
 use crate::error::within;
-use crate::probe::probe_nodes;
+use crate::probe::{WaitFor, probe_nodes};
 use crate::{CallError, ClientConfig, ConfigError, NodeReport, NodeStatus, Timeouts};
 
 /// Nodes that a volume is made of: two in each of three availability zones.
@@ -49,7 +49,7 @@ pub async fn create_volume(
         .iter()
         .map(|address| Node::new(address, &config.timeouts))
         .collect::<Result<Vec<_>, _>>()?;
-    let reports = probe_nodes(&nodes, &config.timeouts).await;
+    let reports = probe_nodes(&nodes, &config.timeouts, WaitFor::All).await;
     let problems: Vec<String> = reports.iter().filter_map(problem).collect();
     if !problems.is_empty() {
         return Err(CreateError::NotReady(problems));

@@ -1,7 +1,11 @@
 //! Asking every address what it is.
 
-use futures::future::join_all;
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use pg_quorum_proto::v1;
+use pg_quorum_quorum::write_quorum;
 
 use crate::channel::Node;
 use crate::error::within;
@@ -30,17 +34,43 @@ pub async fn probe(config: &ClientConfig) -> Result<Vec<NodeReport>, ConfigError
         .iter()
         .map(|address| Node::new(address, &config.timeouts))
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(probe_nodes(&nodes, &config.timeouts).await)
+    Ok(probe_nodes(&nodes, &config.timeouts, WaitFor::All).await)
 }
 
-pub(crate) async fn probe_nodes(nodes: &[Node], timeouts: &Timeouts) -> Vec<NodeReport> {
-    join_all(nodes.iter().map(|node| async move {
-        NodeReport {
-            address: node.address.clone(),
-            outcome: status(node, timeouts).await.map(Box::new),
+/// Whose answers are waited for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WaitFor {
+    /// Everybody's, as long as the timeouts say.
+    All,
+    /// Those of more than half; the others' only a moment longer: a node that hangs must not hold up a start.
+    Most,
+}
+
+/// How long after most nodes the others may still answer.
+const GRACE: Duration = Duration::from_millis(500);
+
+pub(crate) async fn probe_nodes(nodes: &[Node], timeouts: &Timeouts, wait_for: WaitFor) -> Vec<NodeReport> {
+    let mut answers: FuturesUnordered<_> = nodes
+        .iter()
+        .enumerate()
+        .map(|(index, node)| async move { (index, status(node, timeouts).await) })
+        .collect();
+    let silent = || Err(CallError::TimedOut(GRACE));
+    let mut outcomes: Vec<Result<NodeStatus, CallError>> = nodes.iter().map(|_| silent()).collect();
+    let mut patience = Duration::MAX;
+    let mut answered = 0;
+    while let Ok(Some((index, outcome))) = tokio::time::timeout(patience, answers.next()).await {
+        answered += usize::from(outcome.is_ok());
+        outcomes[index] = outcome;
+        if wait_for == WaitFor::Most && answered >= write_quorum(nodes.len()) {
+            patience = GRACE;
         }
-    }))
-    .await
+    }
+    let reports = nodes.iter().zip(outcomes).map(|(node, outcome)| NodeReport {
+        address: node.address.clone(),
+        outcome: outcome.map(Box::new),
+    });
+    reports.collect()
 }
 
 pub(crate) async fn status(node: &Node, timeouts: &Timeouts) -> Result<NodeStatus, CallError> {

@@ -11,10 +11,11 @@ pub use wal::{WalChunk, WalReader, read_wal};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use pg_quorum_types::SegmentMember;
+use pg_quorum_types::{Epoch, SegmentMember};
 
 use crate::channel::Node;
-use crate::{Attachment, ConfigError, Timeouts};
+use crate::probe::{WaitFor, probe_nodes};
+use crate::{Attachment, ConfigError, NodeReport, Timeouts};
 
 /// Before the segments are asked once more when all of them have failed.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -30,9 +31,13 @@ pub enum StateError {
     NoVolume,
 }
 
-/// The segments of an attachment, one after the other, until the patience is at its end.
+/// The segments of an attachment, one after the other, until the patience is at its end: those first that answer
+/// and have started the epoch.
 struct Rotation {
     segments: Vec<(SegmentMember, Node)>,
+    epoch: Epoch,
+    timeouts: Timeouts,
+    is_ordered: bool,
     waiting: VecDeque<usize>,
     failures: Vec<String>,
     deadline: Instant,
@@ -47,8 +52,11 @@ impl Rotation {
             .map(|member| Ok((member.clone(), Node::new(&member.address, timeouts)?)))
             .collect::<Result<Vec<_>, ConfigError>>()?;
         Ok(Rotation {
-            waiting: (0..segments.len()).collect(),
+            waiting: VecDeque::new(),
             segments,
+            epoch: attachment.epoch,
+            timeouts: *timeouts,
+            is_ordered: false,
             failures: Vec::new(),
             deadline: Instant::now() + timeouts.quorum,
         })
@@ -56,16 +64,30 @@ impl Rotation {
 
     /// The next segment to ask.
     async fn next(&mut self) -> Result<(SegmentMember, Node), StateError> {
+        if !self.is_ordered {
+            self.is_ordered = true;
+            self.waiting = self.order().await;
+        }
         if self.waiting.is_empty() {
             if Instant::now() >= self.deadline {
                 return Err(StateError::NoAnswer(std::mem::take(&mut self.failures)));
             }
             tokio::time::sleep(PAUSE).await;
-            self.waiting = (0..self.segments.len()).collect();
+            self.waiting = self.order().await;
             self.failures.clear();
         }
         let index = self.waiting.pop_front().unwrap_or_default();
         Ok(self.segments[index].clone())
+    }
+
+    async fn order(&self) -> VecDeque<usize> {
+        let nodes: Vec<Node> = self.segments.iter().map(|(_, node)| node.clone()).collect();
+        let reports = probe_nodes(&nodes, &self.timeouts, WaitFor::Most).await;
+        let has_started =
+            |report: &NodeReport| report.status().is_some_and(|status| status.started == self.epoch);
+        let mut order: Vec<usize> = (0..nodes.len()).collect();
+        order.sort_by_key(|index| !has_started(&reports[*index]));
+        order.into()
     }
 
     fn failed(&mut self, member: &SegmentMember, error: impl std::fmt::Display) {

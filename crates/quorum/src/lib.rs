@@ -17,5 +17,5 @@ pub mod watermark;
 pub mod writer;
 
 pub use clock::Monotonic;
-pub use quorum_set::QuorumSet;
+pub use quorum_set::{QuorumSet, write_quorum};
 pub use refusal::{Refusal, Refused, RequestContext};

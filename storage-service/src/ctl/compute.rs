@@ -10,13 +10,13 @@ use pg_quorum_client::{StateError, control_file};
 use serde::Serialize;
 
 use super::Invocation;
-use super::output::print_json;
+use super::output::{print_json, print_text};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum ComputeCommand {
     /// Make a new data directory for an existing volume, in seconds whatever the volume's size
     #[command(
-        after_help = "Example:\n  quorumctl --nodes 10.0.0.1:7101,… compute create -D /var/lib/postgresql/15/new --port 5433\n  \
+        after_help = "Example:\n  quorumctl --nodes 10.0.0.1:7101,10.0.0.2:7101 compute create -D /var/lib/postgresql/15/new --port 5433\n  \
                       pg_ctl -D /var/lib/postgresql/15/new start\n\n\
                       The directory gets settings of its own: they are not kept in the volume."
     )]
@@ -89,10 +89,7 @@ async fn make(invocation: &Invocation<'_>, create: &Create) -> Result<bool> {
     if invocation.json {
         print_json(&created)?;
     } else {
-        print!(
-            "{}",
-            text(&created, new.volume.owner.map(|owner| owner.to_string()))
-        );
+        print_text(&text(&created, new.volume.owner.map(|owner| owner.to_string())))?;
     }
     Ok(true)
 }

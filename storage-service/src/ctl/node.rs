@@ -7,14 +7,14 @@ use pg_quorum_quorum::segment::SegmentState;
 use serde::Serialize;
 
 use super::Invocation;
-use super::output::{bytes, print_json, table};
+use super::output::{bytes, print_json, print_text, table};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum NodeCommand {
     /// Each node's state: its segment, how much of the log it has, what it has done
     #[command(
         after_help = "Example:\n  quorumctl --nodes 10.0.0.1:7101,10.0.0.2:7101 node status\n\n\
-                            The exit status is 1 if a node does not answer or is damaged."
+                            The exit status is 1 if a node does not answer or has a problem."
     )]
     Status,
 }
@@ -31,7 +31,7 @@ async fn status(invocation: &Invocation<'_>) -> Result<bool> {
     if invocation.json {
         print_json(&rows)?;
     } else {
-        print!("{}", text(&reports));
+        print_text(&text(&reports))?;
     }
     Ok(rows.iter().all(|row| row.is_well))
 }
@@ -83,7 +83,8 @@ impl NodeRow {
             },
             Ok(status) => NodeRow {
                 address: report.address.clone(),
-                is_well: !matches!(status.state, SegmentState::Damaged | SegmentState::ReadOnly),
+                is_well: !matches!(status.state, SegmentState::Damaged | SegmentState::ReadOnly)
+                    && status.message.is_empty(),
                 error: None,
                 status: Some(StatusRow::of(status)),
             },

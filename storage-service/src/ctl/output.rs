@@ -1,11 +1,20 @@
 //! Text for people, JSON for scripts.
 
+use std::io::{ErrorKind, Write};
+
 use anyhow::Result;
 use serde::Serialize;
 
 pub(super) fn print_json<T: Serialize>(value: &T) -> Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
+    print_text(&format!("{}\n", serde_json::to_string_pretty(value)?))
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+pub(super) fn print_text(text: &str) -> Result<()> {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// Columns as wide as their widest cell, the last one unpadded.

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::Invocation;
 use super::node::state_name;
-use super::output::{print_json, table};
+use super::output::{print_json, print_text, table};
 
 #[derive(Subcommand, Debug)]
 pub(super) enum VolumeCommand {
@@ -38,7 +38,7 @@ async fn show(invocation: &Invocation<'_>) -> Result<bool> {
     if invocation.json {
         print_json(&row)?;
     } else {
-        print!("{}", row.text());
+        print_text(&row.text())?;
     }
     Ok(row.is_writable)
 }
@@ -55,6 +55,12 @@ fn which(wanted: Option<VolumeId>, reports: &[NodeReport]) -> Result<VolumeId> {
         };
         reports.iter().map(problem).collect::<String>()
     };
+    if reports.iter().all(|report| report.outcome.is_err()) {
+        bail!(
+            "no storage node answers; start the nodes or check their addresses:{}",
+            problems()
+        );
+    }
     match (wanted, volumes.len()) {
         (_, 0) => bail!(
             "the nodes keep no volume. The first start of a PostgreSQL server with shared_preload_libraries = 'pg_quorum' makes one:{}",

@@ -64,8 +64,11 @@ fn find_base(plan: &PagePlan, view: &dyn StoreView) -> Result<(StoredPage, Optio
             floor: newest_of,
         });
     }
-    let page = StoredPage::from_bytes(&bytes)
-        .map_err(|error| DerivedError::Damaged(format!("{} at {lsn}: {error}", plan.key)))?;
+    // One damaged image must not hold up all the others. Who reads this page asks another node.
+    let page = StoredPage::from_bytes(&bytes).unwrap_or_else(|error| {
+        tracing::error!(key = %plan.key, %lsn, %error, "a stored page is damaged");
+        StoredPage::Unbuildable(format!("the stored image of {} at {lsn}: {error}", plan.key))
+    });
     Ok((page, Some(lsn)))
 }
 

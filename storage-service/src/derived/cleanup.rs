@@ -8,7 +8,7 @@ use super::engine::Engine;
 use super::error::DerivedError;
 use super::meta_key::{MetaKey, MetaRange, after_prefix};
 use super::resets::{Dropped, ResetId};
-use super::store::{Batch, Durability, Space, StoreView, VersionKey};
+use super::store::{Batch, Space, StoreView, VersionKey};
 
 /// Deletions in one commit.
 const DELETIONS_PER_BATCH: usize = 1000;
@@ -29,20 +29,20 @@ impl<'a> Deletions<'a> {
         }
     }
 
-    fn delete(&mut self, space: Space, version: &VersionKey) -> Result<(), DerivedError> {
+    /// Says whether a batch was committed.
+    fn delete(&mut self, space: Space, version: &VersionKey) -> Result<bool, DerivedError> {
         self.batch.delete(space, version);
         self.number += 1;
-        if self.number >= DELETIONS_PER_BATCH {
-            self.flush()?;
+        if self.number < DELETIONS_PER_BATCH {
+            return Ok(false);
         }
-        Ok(())
+        self.flush()?;
+        Ok(true)
     }
 
     fn flush(&mut self) -> Result<(), DerivedError> {
         self.number = 0;
-        self.engine
-            .store
-            .commit(std::mem::take(&mut self.batch), Durability::Eventual)?;
+        self.engine.store.commit(std::mem::take(&mut self.batch))?;
         Ok(())
     }
 }
@@ -84,7 +84,8 @@ pub fn delete_old_metadata(
     deletions.flush()
 }
 
-/// Deletes what persisted resets hide, then the resets.
+/// Deletes what persisted resets hide, then the resets. A large one is left for later when there is something more
+/// urgent to do.
 ///
 /// # Errors
 /// The store fails.
@@ -95,27 +96,46 @@ pub fn delete_hidden(engine: &Engine, applied: Lsn) -> Result<(), DerivedError> 
     }
     let view = engine.store.view();
     let mut deletions = Deletions::new(engine);
-    for ((lsn, _), dropped) in &resets {
-        for (space, range) in hidden_ranges(dropped) {
-            for version in view.versions(space, &range.from, &range.to) {
-                let version = version?;
-                if version.lsn < *lsn {
-                    deletions.delete(space, &version)?;
-                }
-            }
+    let mut done: Vec<ResetId> = Vec::new();
+    for (id, dropped) in &resets {
+        if !delete_hidden_by(engine, &mut deletions, view.as_ref(), (*id, dropped))? {
+            break;
         }
-        if let Dropped::Slru(truncation) = dropped {
-            delete_slru(&mut deletions, view.as_ref(), truncation, *lsn)?;
-        }
+        done.push(*id);
     }
     deletions.flush()?;
-    let ids: Vec<ResetId> = resets.iter().map(|(id, _)| *id).collect();
-    engine.state.write().resets.forget(&ids);
-    for (lsn, number) in ids {
+    // Gone for good, before what hides them goes.
+    engine.store.flush(Space::Pages)?;
+    engine.store.flush(Space::Meta)?;
+    engine.state.write().resets.forget(&done);
+    for (lsn, number) in done {
         let key = MetaKey::Reset { lsn, number }.to_bytes();
         deletions.delete(Space::Meta, &VersionKey { key, lsn })?;
     }
     deletions.flush()
+}
+
+/// Deletes what one reset hides. False if it was left off half done, because memory is short or the node stops.
+fn delete_hidden_by(
+    engine: &Engine,
+    deletions: &mut Deletions<'_>,
+    view: &dyn StoreView,
+    ((lsn, _), dropped): (ResetId, &Dropped),
+) -> Result<bool, DerivedError> {
+    let has_to_leave_off =
+        || engine.is_stopping() || engine.state.read().bytes() > engine.settings.index_bytes / 2;
+    for (space, range) in hidden_ranges(dropped) {
+        for version in view.versions(space, &range.from, &range.to) {
+            let version = version?;
+            if version.lsn < lsn && deletions.delete(space, &version)? && has_to_leave_off() {
+                return Ok(false);
+            }
+        }
+    }
+    if let Dropped::Slru(truncation) = dropped {
+        delete_slru(deletions, view, truncation, lsn)?;
+    }
+    Ok(true)
 }
 
 /// Stored keys that a reset hides versions of.

@@ -5,7 +5,8 @@
 //!
 //! 1. An image of every page that changed, by the LSN of its last change. Until step 3 nobody needs them,
 //!    but they are true: what a stopped round leaves is no harm.
-//! 2. One commit, synced: metadata, resets, and the mark as the persisted position.
+//! 2. The images are on disk; then one commit, and it is on disk, too: metadata, resets, and the mark as the
+//!    persisted position.
 //! 3. Index and overlay forget what is persisted. Reads below the target are refused from here on.
 //! 4. Versions that were superseded, and what resets hide, are deleted; then the resets themselves.
 
@@ -16,13 +17,13 @@ use pg_quorum_types::{Lsn, PageKey};
 
 use super::build_page::build;
 use super::cleanup;
-use super::engine::{Counters, Engine};
+use super::engine::{Counters, Engine, Work};
 use super::error::DerivedError;
 use super::marks::Mark;
 use super::meta_key::{MetaKey, MetaRange, VolumeItem, encode_value};
 use super::resets::{Dropped, ResetId};
 use super::state::{PagePlan, State};
-use super::store::{Batch, Durability, Space, VersionKey};
+use super::store::{Batch, Space, VersionKey};
 
 /// How often it is looked whether a round is due.
 const POLL: Duration = Duration::from_millis(100);
@@ -39,11 +40,14 @@ pub fn run(engine: &Arc<Engine>) {
         match due_target(engine, &activity) {
             None => engine.pause(POLL),
             Some(target) => match round(engine, target, &mut activity) {
-                Ok(()) => engine.notify_round_done(),
+                Ok(()) => {
+                    engine.clear_failure(Work::Coalescing);
+                    engine.notify_round_done();
+                }
                 Err(DerivedError::Stopping) => return,
                 Err(error) => {
                     engine.state.write().round_target = None;
-                    engine.set_failure(&error.to_string());
+                    engine.set_failure(Work::Coalescing, &error);
                     engine.pause(RETRY_PAUSE);
                 }
             },
@@ -154,7 +158,7 @@ fn write_images(
         batch.put(Space::Pages, &key, version, built.page.to_bytes());
         Counters::add(&engine.counters.images_written, 1);
     }
-    engine.store.commit(batch, Durability::Eventual)?;
+    engine.store.commit(batch)?;
     Ok(())
 }
 
@@ -172,7 +176,10 @@ fn persist(engine: &Engine, target: &Mark) -> Result<Vec<VersionKey>, DerivedErr
         }
     }
     written.push(put_applied(&mut batch, target));
-    engine.store.commit(batch, Durability::Synced)?;
+    // The images first: a position that is on disk never lacks one of them.
+    engine.store.flush(Space::Pages)?;
+    engine.store.commit(batch)?;
+    engine.store.flush(Space::Meta)?;
     Ok(written)
 }
 

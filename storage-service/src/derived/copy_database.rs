@@ -19,14 +19,20 @@ use super::marks::Mark;
 use super::meta_key::{MetaKey, MetaRange, encode_value};
 use super::resets::{Dropped, Resets};
 use super::state::{decode, decode_size, encode_size};
-use super::store::{Batch, Durability, Space, StoreView};
+use super::store::{Batch, Space, StoreView};
 
 /// Images that are copied in one commit.
 const COPIED_BYTES_PER_BATCH: usize = 1 << 20;
 const POLL: Duration = Duration::from_millis(50);
 
-/// Carries the record out; `behind` is the mark behind it. Returns early, with nothing done, if the log is
-/// cut meanwhile.
+/// What holds behind the record.
+pub struct Behind {
+    pub mark: Mark,
+    /// WAL segments that begin inside of it.
+    pub boundaries: Vec<(MetaKey, Bytes)>,
+}
+
+/// Carries the record out. Returns early, with nothing done, if the log is cut meanwhile.
 ///
 /// # Errors
 /// The store fails, or the engine is stopped.
@@ -34,7 +40,19 @@ pub fn carry_out(
     engine: &Arc<Engine>,
     record: &Record,
     change: &MetaChange,
-    behind: Mark,
+    behind: Behind,
+    cuts: u64,
+) -> Result<(), DerivedError> {
+    let outcome = carry_out_at(engine, record, change, behind, cuts);
+    engine.state.write().round_target = None;
+    outcome
+}
+
+fn carry_out_at(
+    engine: &Arc<Engine>,
+    record: &Record,
+    change: &MetaChange,
+    behind: Behind,
     cuts: u64,
 ) -> Result<(), DerivedError> {
     let MetaChange::DatabaseCopied { from, to } = *change else {
@@ -60,6 +78,16 @@ pub fn carry_out(
     let mut last = Batch::default();
     copy.sizes_and_pages(&mut last)?;
     copy.files(&mut last)?;
+    for (key, value) in behind.boundaries {
+        last.put(
+            Space::Meta,
+            &key.to_bytes(),
+            record.end,
+            encode_value(&Some(value)),
+        );
+    }
+    let behind = behind.mark;
+    engine.store.flush(Space::Pages)?;
     let reset = Dropped::Database(to);
     let mut state = engine.state.write();
     if state.cuts != cuts {
@@ -68,27 +96,30 @@ pub fn carry_out(
     let id = state.resets.push(record.end, reset);
     put_reset(&mut last, id, reset);
     put_applied(&mut last, &behind);
-    engine.store.commit(last, Durability::Synced)?;
+    engine.store.commit(last)?;
+    engine.store.flush(Space::Meta)?;
     state.indexed = behind.lsn;
     let lsn = behind.lsn;
-    state.marks.push(behind);
+    state.marks.push(behind, None);
     state.forget_through(lsn);
     engine.indexed.send_replace(lsn);
     Ok(())
 }
 
-/// Waits until all before the record is persisted and the record itself may be. False if a cut came.
+/// Waits until all before the record is persisted and the record itself may be: from then on nobody gets a read
+/// point below it. False if a cut came.
 fn wait_until_persisted(engine: &Engine, end: Lsn, cuts: u64) -> Result<bool, DerivedError> {
     loop {
         if engine.is_stopping() {
             return Err(DerivedError::Stopping);
         }
         let indexed = {
-            let state = engine.state.read();
+            let mut state = engine.state.write();
             if state.cuts != cuts {
                 return Ok(false);
             }
             if state.applied == state.indexed && engine.persistable(&state) >= end {
+                state.round_target = Some(end);
                 return Ok(true);
             }
             state.indexed
@@ -168,15 +199,13 @@ impl Copy<'_> {
                 self.page(previous, blocks, &mut batch);
             }
             if batch.bytes() >= COPIED_BYTES_PER_BATCH {
-                self.engine
-                    .store
-                    .commit(std::mem::take(&mut batch), Durability::Eventual)?;
+                self.engine.store.commit(std::mem::take(&mut batch))?;
             }
         }
         if let Some(newest) = newest {
             self.page(newest, blocks, &mut batch);
         }
-        self.engine.store.commit(batch, Durability::Eventual)?;
+        self.engine.store.commit(batch)?;
         Ok(())
     }
 

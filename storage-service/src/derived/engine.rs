@@ -36,8 +36,9 @@ pub struct Engine {
     pub state: RwLock<State>,
     /// Follows `State::indexed`.
     pub indexed: watch::Sender<Lsn>,
-    /// Why indexing or coalescing stands still; empty if it does not.
-    pub failure: Mutex<String>,
+    failures: Mutex<[String; 2]>,
+    /// The store has failed and must be opened anew.
+    pub has_store_failed: AtomicBool,
     pub counters: Counters,
     /// Woken after each coalesced round.
     pub round_done: Condvar,
@@ -49,6 +50,22 @@ pub struct Engine {
     pub stop: AtomicBool,
     /// Wakes the indexing thread, which otherwise waits for the segment to tell something.
     pub wake_ingest: Notify,
+}
+
+/// What the two background threads do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Work {
+    Indexing = 0,
+    Coalescing = 1,
+}
+
+impl std::fmt::Display for Work {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Work::Indexing => "indexing",
+            Work::Coalescing => "coalescing",
+        })
+    }
 }
 
 /// Counts since the start, for people.
@@ -92,7 +109,8 @@ impl Engine {
             view,
             state: RwLock::new(state),
             indexed,
-            failure: Mutex::new(String::new()),
+            failures: Mutex::default(),
+            has_store_failed: AtomicBool::new(false),
             counters: Counters::default(),
             round_done: Condvar::new(),
             round_lock: Mutex::new(()),
@@ -122,16 +140,39 @@ impl Engine {
     }
 
     /// Notes why a thread cannot go on, once per reason.
-    pub fn set_failure(&self, reason: &str) {
-        let mut failure = self.failure.lock();
+    pub fn set_failure(&self, work: Work, reason: &DerivedError) {
+        if matches!(reason, DerivedError::Store(_)) {
+            self.has_store_failed.store(true, Ordering::Release);
+        }
+        self.tell(work, &reason.to_string());
+    }
+
+    /// The thread goes on.
+    pub fn clear_failure(&self, work: Work) {
+        self.tell(work, "");
+    }
+
+    fn tell(&self, work: Work, reason: &str) {
+        let failure = &mut self.failures.lock()[work as usize];
         if *failure != reason {
             if reason.is_empty() {
-                tracing::info!("derived state goes on");
+                tracing::info!("{work} goes on");
             } else {
-                tracing::error!(reason, "derived state stands still");
+                tracing::error!(reason, "{work} stands still");
             }
-            reason.clone_into(&mut failure);
+            reason.clone_into(failure);
         }
+    }
+
+    /// Why indexing or coalescing stands still; empty if it does not.
+    pub fn failure(&self) -> String {
+        let failures = self.failures.lock();
+        let reasons: Vec<&str> = failures
+            .iter()
+            .map(String::as_str)
+            .filter(|reason| !reason.is_empty())
+            .collect();
+        reasons.join("; ")
     }
 
     /// Sleeps, but not past a stop.
@@ -180,7 +221,7 @@ impl Engine {
         DerivedError::NotIndexed {
             asked,
             indexed,
-            reason: self.failure.lock().clone(),
+            reason: self.failure(),
         }
     }
 

@@ -37,6 +37,9 @@ pub enum DerivedError {
     /// The log holds something that cannot be there, or that this version does not know.
     #[error(transparent)]
     Wal(#[from] WalError),
+    /// A defect of this program: its background work has ended until the node is started again.
+    #[error("a panic has ended it (the node's log says more); restart the node")]
+    Panicked,
     /// The node is stopping.
     #[error("this node is stopping")]
     Stopping,

@@ -22,7 +22,7 @@ use super::meta_key::{MetaKey, VolumeItem, encode_value};
 use super::record_changes::{OriginValue, PreparedValue};
 use super::settings::DerivedSettings;
 use super::state::encode_size;
-use super::store::{Batch, Durability, FjallStore, PageStore, Space};
+use super::store::{Batch, FjallStore, PageStore, Space};
 use super::stored_page::StoredPage;
 
 const CURRENT: &str = "CURRENT";
@@ -113,8 +113,7 @@ impl Import {
         for item in items {
             self.add_item(item)?;
             if self.batch.bytes() >= BATCH_BYTES {
-                self.store
-                    .commit(std::mem::take(&mut self.batch), Durability::Eventual)?;
+                self.store.commit(std::mem::take(&mut self.batch))?;
             }
         }
         Ok(())
@@ -253,7 +252,9 @@ impl Import {
         };
         self.put(&MetaKey::Volume(VolumeItem::Base), self.base.to_bytes().into());
         self.put(&MetaKey::Volume(VolumeItem::Applied), applied.to_bytes());
-        self.store.commit(self.batch, Durability::Synced)?;
+        self.store.commit(self.batch)?;
+        self.store.flush(Space::Pages)?;
+        self.store.flush(Space::Meta)?;
         let directory = self.root.join(&self.name);
         drop(self.store);
         sync_directory(&directory)?;

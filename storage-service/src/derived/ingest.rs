@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use pg_quorum_types::{Lsn, RelFork};
 use pg_quorum_wal::{Effects, MetaChange, Record};
 
 use super::copy_database;
-use super::engine::{Counters, Engine};
+use super::engine::{Counters, Engine, Work};
 use super::error::DerivedError;
 use super::index::IndexEntry;
 use super::marks::Mark;
@@ -35,12 +36,12 @@ pub fn run(engine: &Arc<Engine>) {
         }
         view.mark_unchanged();
         match ingest_batch(engine, &mut sizes, cuts) {
-            Ok(Progress::Went) => engine.set_failure(""),
+            Ok(Progress::Went) => engine.clear_failure(Work::Indexing),
             Ok(Progress::NothingNew) => wait_for_log(engine, &mut view),
             Err(DerivedError::Stopping) => return,
             Err(error) => {
                 sizes.clear();
-                engine.set_failure(&error.to_string());
+                engine.set_failure(Work::Indexing, &error);
                 engine.pause(RETRY_PAUSE);
             }
         }
@@ -94,7 +95,11 @@ fn ingest_batch(engine: &Arc<Engine>, sizes: &mut SizeCache, cuts: u64) -> Resul
                 if batch.records > 0 {
                     break; // what came before it first
                 }
-                copy_database::carry_out(engine, &record, &change, batch.mark_behind(&record)?, cuts)?;
+                let behind = copy_database::Behind {
+                    mark: batch.mark_behind(&record)?,
+                    boundaries: batch.segment_boundaries(engine, record.end),
+                };
+                copy_database::carry_out(engine, &record, &change, behind, cuts)?;
                 sizes.clear();
                 return Ok(Progress::Went);
             }
@@ -121,7 +126,8 @@ fn publish(engine: &Engine, batch: Batch, sizes: &mut SizeCache, cuts: u64) {
     }
     batch.changes.apply_to(&mut state);
     state.indexed = batch.mark.lsn;
-    state.marks.push(batch.mark);
+    let needed = state.round_target;
+    state.marks.push(batch.mark, needed);
     engine.indexed.send_replace(state.indexed);
 }
 
@@ -193,7 +199,9 @@ impl Batch {
         if next_context != context {
             self.changes.add_context(record.end, next_context);
         }
-        self.note_segment_boundary(known.engine, record.end);
+        for (key, value) in self.segment_boundaries(known.engine, record.end) {
+            self.changes.put(record.end, key, Some(value));
+        }
         self.mark = next;
         self.records += 1;
         Ok(Added::Taken)
@@ -210,16 +218,15 @@ impl Batch {
         })
     }
 
-    /// Notes for each WAL segment that begins inside the record where the record before it ended: WAL is
-    /// rebuilt from there.
-    fn note_segment_boundary(&mut self, engine: &Engine, end: Lsn) {
+    /// For each WAL segment that begins inside the record that ends at `end`: where the record before it ended.
+    /// WAL is rebuilt from there.
+    fn segment_boundaries(&self, engine: &Engine, end: Lsn) -> Vec<(MetaKey, Bytes)> {
         let segment_bytes = u64::from(engine.facts().wal_segment_bytes);
         let first = self.mark.lsn.0.div_ceil(segment_bytes);
-        for number in first..end.0.div_ceil(segment_bytes) {
-            let value = self.mark.lsn.0.to_le_bytes().to_vec().into();
-            self.changes
-                .put(end, MetaKey::SegmentBoundary(number), Some(value));
-        }
+        let value = Bytes::copy_from_slice(&self.mark.lsn.0.to_le_bytes());
+        (first..end.0.div_ceil(segment_bytes))
+            .map(|number| (MetaKey::SegmentBoundary(number), value.clone()))
+            .collect()
     }
 }
 

@@ -67,13 +67,14 @@ impl Marks {
         &self.marks[self.marks.len() - 1]
     }
 
-    pub fn push(&mut self, mark: Mark) {
+    /// Adds a mark. When there are too many, every second one goes, but never the one at `needed`.
+    pub fn push(&mut self, mark: Mark, needed: Option<Lsn>) {
         assert!(mark.lsn > self.last().lsn, "marks rise");
         if self.marks.len() >= MAX_MARKS {
             let last = self.marks.len() - 1;
             let mut index = 0;
-            self.marks.retain(|_| {
-                let keeps = index == 0 || index == last || index % 2 == 0;
+            self.marks.retain(|mark| {
+                let keeps = index == 0 || index == last || index % 2 == 0 || Some(mark.lsn) == needed;
                 index += 1;
                 keeps
             });
@@ -136,5 +137,33 @@ impl Contexts {
     pub fn cut(&mut self, to: Lsn) {
         let keep = self.from.partition_point(|(from, _)| *from <= to).max(1);
         self.from.truncate(keep);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A round of coalescing goes to a mark and takes seconds. Thinning out that came in between once took the mark
+    /// away, and the round ended nowhere.
+    #[test]
+    fn thinning_out_leaves_the_mark_that_a_round_goes_to() {
+        let mark = |lsn: u64| Mark {
+            lsn: Lsn(lsn),
+            last_record_start: Lsn(lsn - 1),
+            checkpoint: CheckpointState::default(),
+        };
+        let mut marks = Marks::new(mark(8));
+        for lsn in 2..400 {
+            marks.push(mark(lsn * 8), None);
+        }
+        let target = Lsn(333 * 8);
+        for lsn in 400..9000 {
+            marks.push(mark(lsn * 8), Some(target));
+        }
+        assert!(marks.marks.len() <= MAX_MARKS + 1);
+        assert_eq!(marks.at_or_below(target).map(|mark| mark.lsn), Some(target));
+        marks.forget_below(target);
+        assert_eq!(marks.applied().lsn, target);
     }
 }

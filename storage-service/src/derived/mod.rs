@@ -36,9 +36,10 @@ mod stored_page;
 mod wal_bytes;
 
 use std::fs;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ pub use record_log::{LogPosition, LogView, RecordLog, StoredRecord};
 pub use settings::DerivedSettings;
 pub use stored_page::{page_checksum, set_page_checksum};
 
-use engine::Engine;
+use engine::{Engine, Work};
 use import::Import;
 use read_point::ReadPoint;
 
@@ -90,6 +91,8 @@ pub struct Derived {
     view: watch::Receiver<LogView>,
     indexed: watch::Sender<Lsn>,
     running: RwLock<Option<Running>>,
+    /// The store of the complete base could not be opened again.
+    is_waiting_for_store: AtomicBool,
     import: Mutex<Option<Import>>,
 }
 
@@ -106,16 +109,22 @@ impl Running {
             engine,
             threads: Vec::new(),
         };
-        running.spawn("ingest", ingest::run)?;
-        running.spawn("coalesce", coalesce::run)?;
+        running.spawn(Work::Indexing, ingest::run)?;
+        running.spawn(Work::Coalescing, coalesce::run)?;
         Ok(running)
     }
 
-    fn spawn(&mut self, name: &str, body: fn(&Arc<Engine>)) -> Result<(), DerivedError> {
+    /// A panic ends the thread, not the node, which goes on keeping the log: the node says so.
+    fn spawn(&mut self, work: Work, body: fn(&Arc<Engine>)) -> Result<(), DerivedError> {
         let engine = Arc::clone(&self.engine);
         let thread = std::thread::Builder::new()
-            .name(name.to_owned())
-            .spawn(move || body(&engine))
+            .name(work.to_string())
+            .spawn(move || {
+                let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| body(&engine)));
+                if outcome.is_err() {
+                    engine.set_failure(work, &DerivedError::Panicked);
+                }
+            })
             .map_err(|error| DerivedError::Store(format!("starting a thread: {error}")))?;
         self.threads.push(thread);
         Ok(())
@@ -153,6 +162,7 @@ impl Derived {
             view,
             indexed: watch::Sender::new(Lsn::INVALID),
             running: RwLock::new(None),
+            is_waiting_for_store: AtomicBool::new(false),
             import: Mutex::new(None),
         };
         if let Some(directory) = import::current_store(root)? {
@@ -164,6 +174,7 @@ impl Derived {
     fn start(&self, directory: &Path) -> Result<(), DerivedError> {
         let mut running = self.running.write();
         *running = None; // its threads end before others begin
+        self.is_waiting_for_store.store(true, Ordering::Release);
         let engine = Engine::open(
             directory,
             self.settings.clone(),
@@ -172,6 +183,7 @@ impl Derived {
             self.indexed.clone(),
         )?;
         *running = Some(Running::start(engine)?);
+        self.is_waiting_for_store.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -198,13 +210,14 @@ impl Derived {
         Ok(())
     }
 
-    /// Takes items in, in any order.
+    /// Takes items of `base` in, in any order.
     ///
     /// # Errors
-    /// No import was begun, an item is malformed, or the disk fails: the import is void.
-    pub fn import_items(&self, items: Vec<ContentItem>) -> Result<(), DerivedError> {
+    /// No import of it was begun, an item is malformed, or the disk fails: the import is void.
+    pub fn import_items(&self, base: Base, items: Vec<ContentItem>) -> Result<(), DerivedError> {
         let mut import = self.import.lock();
-        let begun = import.as_mut().ok_or_else(not_begun)?;
+        let begun = import.as_mut().filter(|import| import.base().base == base);
+        let begun = begun.ok_or_else(not_begun)?;
         let added = begun.add(items);
         if added.is_err() {
             *import = None;
@@ -216,8 +229,11 @@ impl Derived {
     ///
     /// # Errors
     /// As for [`Derived::import_items`], or something is missing.
-    pub fn finish_import(&self) -> Result<ImportedBase, DerivedError> {
-        let import = self.import.lock().take().ok_or_else(not_begun)?;
+    pub fn finish_import(&self, base: Base) -> Result<ImportedBase, DerivedError> {
+        // Held to the end: another import begins by removing what is not complete.
+        let mut held = self.import.lock();
+        let import = held.take_if(|import| import.base().base == base);
+        let import = import.ok_or_else(not_begun)?;
         let base = *import.base();
         let directory = import.finish()?;
         self.start(&directory)?;
@@ -349,7 +365,7 @@ impl Derived {
             images_written: counters.images_written.load(Ordering::Relaxed),
             rounds: counters.rounds.load(Ordering::Relaxed),
             index_full_waits: counters.index_full_waits.load(Ordering::Relaxed),
-            failure: engine.failure.lock().clone(),
+            failure: engine.failure(),
             ..DerivedStats::default()
         };
         let state = engine.state.read();
@@ -366,6 +382,26 @@ impl Derived {
         if let Ok(engine) = self.engine() {
             let through = engine.persistable(&engine.state.read());
             engine.want_applied(through);
+        }
+    }
+
+    /// After the store has failed (its disk was full, say): opens it again, if that can be done now. Called now
+    /// and then.
+    pub fn try_store_again(&self) {
+        let has_failed = |running: &Running| running.engine.has_store_failed.load(Ordering::Acquire);
+        let is_due = match self.running.read().as_ref() {
+            Some(running) => has_failed(running),
+            None => self.is_waiting_for_store.load(Ordering::Acquire),
+        };
+        let import = self.import.lock();
+        if !is_due || import.is_some() {
+            return;
+        }
+        match import::current_store(&self.root)
+            .and_then(|directory| directory.map_or(Ok(()), |it| self.start(&it)))
+        {
+            Ok(()) => tracing::info!("the page store was opened again"),
+            Err(error) => tracing::warn!(%error, "the page store cannot be opened again yet"),
         }
     }
 

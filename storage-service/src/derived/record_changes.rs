@@ -194,7 +194,11 @@ impl Changes {
                 // PostgreSQL makes a fork's file exactly once (`RelationCreateStorage`, storage.c, 15.18) and
                 // logs that before any page of it: whatever bears this number is of an earlier relation
                 // whose drop was never logged (its transaction ended with a crash).
-                self.resets.push((lsn, Dropped::Fork(fork)));
+                if fork.fork == ForkNumber::Main {
+                    self.drop_relation(lsn, fork.rel, sizes);
+                } else {
+                    self.resets.push((lsn, Dropped::Fork(fork)));
+                }
                 self.set_size(lsn, fork, 0, sizes);
             }
             MetaChange::RelationTruncated { fork, blocks } => {

@@ -21,6 +21,7 @@ use pg_quorum_wal::{WalLayout, split_run};
 use super::frame::{FILE_HEADER_BYTES, FileHeader, Frame};
 use super::read::Hints;
 use super::recover::{self, LogError, LogFile, PLACE_DISTANCE_BYTES, Place, Recovered, Scan, file_path};
+use crate::abort::AbortOnPanic;
 use crate::disk::{Disk, is_no_space};
 
 /// Bytes that may wait for the disk before connections have to.
@@ -118,6 +119,9 @@ enum Failure {
 }
 
 struct Queue {
+    /// As in `Contents`, for whoever appends: reads of the disk hold on to those.
+    layout: Option<WalLayout>,
+    history: Arc<History>,
     frames: Vec<Frame>,
     bytes: usize,
     /// End of what was received: durable, being written or waiting.
@@ -174,12 +178,15 @@ impl HotLog {
         if open.layout.is_some() && files.is_empty() && found.damage.is_none() {
             found.damage = Some(format!("{} has no log files", open.dir.display()));
         }
+        let history = Arc::new(open.history);
         let log = HotLog {
             disk: open.disk,
             dir: open.dir,
             segment: open.segment,
             settings: open.settings,
             queue: Mutex::new(Queue {
+                layout: open.layout,
+                history: Arc::clone(&history),
                 frames: Vec::new(),
                 bytes: 0,
                 received_end: found.scl,
@@ -193,7 +200,7 @@ impl HotLog {
                 files,
                 last_place: places.values().max().copied(),
                 places,
-                history: Arc::new(open.history),
+                history,
                 layout: open.layout,
                 begin: found.begin,
                 scl: found.scl,
@@ -254,10 +261,10 @@ impl HotLog {
 
     /// Puts records behind what was received. They are durable when the observer hears so.
     pub fn append(&self, mut batch: Batch) -> Appended {
-        let Some(layout) = self.contents.read().layout else {
+        let mut queue = self.queue.lock();
+        let Some(layout) = queue.layout else {
             return Appended::Malformed("the segment has no base yet".to_owned());
         };
-        let mut queue = self.queue.lock();
         if queue.failed.is_some() || queue.stop {
             return Appended::Unwritable;
         }
@@ -271,6 +278,16 @@ impl HotLog {
             Ok(records) => records,
             Err(why) => return Appended::Malformed(why),
         };
+        let epoch_end = queue.history.end_of(batch.epoch);
+        if queue.history.epoch_at(batch.previous_end) != Some(batch.epoch)
+            || epoch_end.is_none_or(|end| batch.end > end)
+        {
+            return Appended::Malformed(format!(
+                "the log has another epoch than {} between {} and {}",
+                batch.epoch, batch.previous_end, batch.end
+            ));
+        }
+        self.counters.records.fetch_add(records, Ordering::Relaxed);
         let frame = Frame {
             epoch: batch.epoch,
             previous_end: batch.previous_end,
@@ -308,6 +325,7 @@ impl HotLog {
         );
         let mut contents = self.contents.write();
         contents.places.split_off(&to);
+        contents.last_place = None;
         contents.scl = contents.scl.min(to);
         self.hints.lock().clear();
         queue.received_end = contents.scl;
@@ -315,7 +333,10 @@ impl HotLog {
 
     /// The history has changed; what is below the SCL counts under it as before.
     pub fn set_history(&self, history: History) {
-        self.contents.write().history = Arc::new(history);
+        let history = Arc::new(history);
+        let mut queue = self.queue.lock();
+        queue.history = Arc::clone(&history);
+        self.contents.write().history = history;
     }
 
     /// Whether a write has failed for lack of room.
@@ -339,7 +360,9 @@ impl HotLog {
         contents.places.clear();
         contents.last_place = None;
         contents.history = Arc::default();
+        queue.history = Arc::default();
         contents.layout = None;
+        queue.layout = None;
         contents.begin = Lsn::INVALID;
         contents.scl = Lsn::INVALID;
         self.hints.lock().clear();
@@ -357,7 +380,10 @@ impl HotLog {
         let mut queue = self.queue.lock();
         let mut contents = self.contents.write();
         contents.files.insert(1, file);
-        contents.history = Arc::new(history);
+        let history = Arc::new(history);
+        queue.history = Arc::clone(&history);
+        queue.layout = Some(layout);
+        contents.history = history;
         contents.layout = Some(layout);
         contents.begin = at;
         contents.scl = at;
@@ -379,6 +405,17 @@ impl HotLog {
         let result = probe();
         self.disk.remove(&path)?;
         result?;
+        // A write that found no room may have been done in part: no byte of it stays behind the frames.
+        let tail = self
+            .contents
+            .read()
+            .files
+            .last_key_value()
+            .map(|(_, file)| file.clone());
+        if let Some(tail) = tail {
+            tail.file.set_len(tail.bytes)?;
+            tail.file.sync()?;
+        }
         self.queue.lock().failed = None;
         Ok(())
     }
@@ -415,6 +452,7 @@ impl HotLog {
     }
 
     fn write_until_stopped(&self) {
+        let _abort = AbortOnPanic;
         let mut buffer = BytesMut::with_capacity(KEPT_BUFFER_BYTES);
         while let Some(frames) = self.wait_for_work() {
             let written = self.write_and_sync(frames, &mut buffer);
@@ -529,7 +567,7 @@ impl HotLog {
         queue.frames.clear();
         queue.bytes = 0;
         queue.received_end = scl;
-        queue.failed = Some(if is_no_space(error) {
+        queue.failed = Some(if passes(error) {
             Failure::NoSpace
         } else {
             Failure::Final
@@ -543,6 +581,11 @@ impl std::fmt::Debug for HotLog {
             .field("dir", &self.dir)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether a failure can pass without the process being started again.
+fn passes(error: &io::Error) -> bool {
+    is_no_space(error) || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Checks that a batch is the records that it says, and cuts off what is there already. Returns how many

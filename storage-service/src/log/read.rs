@@ -240,7 +240,11 @@ impl HotLog {
             }
             if wanted.is_empty() {
                 // `until` is no end of a record, or the records end here.
+                walk.place = part.place;
                 break;
+            }
+            if run.end < part.until {
+                walk.place = part.place; // the rest of this frame comes next
             }
             walk.end = run.end;
             bytes += wanted.len();

@@ -14,6 +14,10 @@
 //! The end of the last file may be torn: what was being written when the process died. It is cut off. It is
 //! damage, not a tail, when a frame behind it was written after the torn place had been synced. Every other file
 //! was synced as a whole before the next one was begun.
+//!
+//! What is whole at the end may have been written and not synced when the process was killed: it is in the kernel's
+//! memory only, or a failed sync has lost it without a trace. So the last group of frames is written and synced
+//! once more before anybody hears of it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -101,6 +105,8 @@ struct Scanner<'a> {
     /// End of the last record that counts; `None` before the first file.
     cursor: Option<Lsn>,
     last_place: Option<Place>,
+    /// Offset in the file being read from which on frames may not be synced: all before was when they were written.
+    group_begin: usize,
 }
 
 /// Reads the whole log and cuts off a torn tail.
@@ -134,6 +140,7 @@ pub(super) fn scan(
         },
         cursor: None,
         last_place: None,
+        group_begin: FILE_HEADER_BYTES,
     };
     for (index, &number) in numbers.iter().enumerate() {
         let path = file_path(dir, number);
@@ -152,6 +159,9 @@ pub(super) fn scan(
         if scanner.scan.found.damage.is_some() {
             break;
         }
+    }
+    if !numbers.is_empty() {
+        disk.sync_dir(dir).map_err(io_error(dir))?;
     }
     let cursor = scanner.cursor.unwrap_or(Lsn::INVALID);
     let mut scan = scanner.scan;
@@ -193,13 +203,17 @@ impl Scanner<'_> {
                 return Ok(true);
             }
         };
-        if self.cursor.is_none() && self.scan.files.is_empty() {
+        if self.scan.places.is_empty() {
             // Of a log whose older files were trimmed the cursor is where the first frame that counts begins.
             self.cursor = Some(header.begun_at);
         }
-        let is_first = self.scan.files.is_empty();
-        let bytes = self.read_frames(number, &content, path, is_first);
+        let bytes = self.read_frames(number, &content, path);
         let bytes = self.judge_end(&content, bytes, file, path, is_last)?;
+        if is_last && self.scan.found.damage.is_none() {
+            let from = self.group_begin.min(bytes);
+            file.write_at(&content[from..bytes], from as u64)?;
+            file.sync()?;
+        }
         self.scan.files.insert(
             number,
             LogFile {
@@ -212,13 +226,15 @@ impl Scanner<'_> {
     }
 
     /// Reads frames as long as they are whole. Returns where they end.
-    fn read_frames(&mut self, number: u64, content: &Bytes, path: &Path, is_first: bool) -> usize {
+    fn read_frames(&mut self, number: u64, content: &Bytes, path: &Path) -> usize {
         let mut offset = FILE_HEADER_BYTES;
         let mut first_in_file = true;
+        self.group_begin = FILE_HEADER_BYTES;
         while let Some((header, frame)) = frame_at(content, offset) {
+            self.group_begin = (frame.synced_bytes as usize).clamp(FILE_HEADER_BYTES, offset);
             if let Some(until) = counts_until(self.history, &header) {
                 let mut cursor = self.cursor.unwrap_or(frame.previous_end);
-                if is_first && self.scan.places.is_empty() {
+                if self.scan.places.is_empty() {
                     cursor = cursor.min(frame.previous_end);
                 }
                 if frame.previous_end > cursor {

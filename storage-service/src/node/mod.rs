@@ -35,8 +35,12 @@ use crate::services::{
 };
 
 /// HTTP/2 windows: a stream of appends must not wait for window updates.
-const STREAM_WINDOW_BYTES: u32 = 8 << 20;
-const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+pub const STREAM_WINDOW_BYTES: u32 = 8 << 20;
+pub const CONNECTION_WINDOW_BYTES: u32 = 32 << 20;
+/// How often a connection is tried, and how long the other side may take to answer: one that has gone without a word
+/// holds on to nothing for long.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a stopping node waits for requests in flight. Streams that stay open end with it.
 const STOP_WAIT: Duration = Duration::from_secs(2);
 
@@ -67,6 +71,7 @@ pub struct Node {
     name: String,
     address: SocketAddr,
     segment: Arc<Segment>,
+    derived: Arc<Derived>,
     tasks: Vec<JoinHandle<()>>,
     server: JoinHandle<()>,
     stop_server: Option<oneshot::Sender<()>>,
@@ -81,11 +86,17 @@ impl DerivedState for Derived {
     fn log_floor(&self) -> Lsn {
         Derived::log_floor(self)
     }
+
+    fn upkeep(&self) {
+        self.try_store_again();
+    }
 }
 
 impl ReadGate for Segment {
     fn check_segment(&self, context: &RequestContext) -> Result<(), Refused> {
-        self.check_context(context).map_err(|refused| *refused)
+        self.check_context(context).map_err(|refused| *refused)?;
+        self.with_machine(|machine| machine.check_undamaged(self.now()))
+            .map_err(|refused| *refused)
     }
 
     fn view(&self) -> LogView {
@@ -133,7 +144,12 @@ impl Node {
         };
 
         let (stop_server, stopped) = oneshot::channel();
-        let server = tokio::spawn(serve(listener, Arc::clone(&segment), derived, stopped));
+        let server = tokio::spawn(serve(
+            listener,
+            Arc::clone(&segment),
+            Arc::clone(&derived),
+            stopped,
+        ));
         let tasks = vec![
             tokio::spawn(Arc::clone(&segment).catch_up()),
             tokio::spawn(Arc::clone(&segment).keep_up()),
@@ -143,6 +159,7 @@ impl Node {
             name,
             address,
             segment,
+            derived,
             tasks,
             server,
             stop_server: Some(stop_server),
@@ -169,8 +186,12 @@ impl Node {
         if tokio::time::timeout(STOP_WAIT, &mut self.server).await.is_err() {
             self.server.abort();
         }
-        let segment = Arc::clone(&self.segment);
-        if let Err(error) = tokio::task::spawn_blocking(move || segment.stop()).await {
+        let (segment, derived) = (Arc::clone(&self.segment), Arc::clone(&self.derived));
+        let stop = move || {
+            segment.stop();
+            derived.shut_down();
+        };
+        if let Err(error) = tokio::task::spawn_blocking(stop).await {
             tracing::error!(node = %self.name, "stopping the log has failed: {error}");
         }
         tracing::info!(node = %self.name, scl = %self.segment.log().scl(), "stopped");
@@ -209,6 +230,11 @@ fn check_that_they_fit(segment: &Segment, derived: &Derived) {
         Some(base) if base.base != complete.base => {
             segment.set_damaged("its pages are of another import than its log".to_owned());
         }
+        Some(_) if segment.log().scl() < derived.applied_lsn() => segment.set_damaged(format!(
+            "its log ends at {}, its pages are of {}",
+            segment.log().scl(),
+            derived.applied_lsn()
+        )),
         Some(_) if begin > complete.base.lsn && begin > derived.log_floor().max(derived.applied_lsn()) => {
             segment.set_damaged(format!(
                 "its log begins at {begin}, its pages end at {}",
@@ -237,6 +263,8 @@ async fn serve(
     let segments = SegmentService::new(Arc::clone(&segment), Arc::clone(&derived));
     let admin = AdminService::new(Arc::clone(&segment), Arc::clone(&derived));
     let served = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .add_service(

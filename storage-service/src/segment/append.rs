@@ -4,6 +4,7 @@ use pg_quorum_quorum::segment::{AppendAck, AppendHeader};
 use pg_quorum_quorum::{Refusal, Refused};
 
 use super::Segment;
+use crate::abort::AbortOnPanic;
 use crate::log::{Appended, Batch, LogView, Run};
 
 /// What became of a message.
@@ -24,6 +25,7 @@ pub enum AppendOutcome {
 impl Segment {
     /// A message of the epoch's writer, with or without records.
     pub fn append(&self, header: AppendHeader, batch: Option<Batch>) -> AppendOutcome {
+        let _abort = AbortOnPanic;
         let now = self.now();
         let mut guarded = self.state.lock();
         if guarded.in_control {
@@ -60,12 +62,13 @@ impl Segment {
     /// # Errors
     /// They do not belong behind this log now.
     pub fn append_from_peer(&self, run: Run) -> Result<(), Box<Refused>> {
+        let _abort = AbortOnPanic;
         let _control = self.control.lock();
         let now = self.now();
         let guarded = self.state.lock();
         guarded
             .machine
-            .append_from_peer(run.epoch, run.previous_end, now)?;
+            .append_from_peer(run.epoch, run.previous_end, run.end, now)?;
         let vdl = guarded.machine.vdl();
         let appended = self.log.append(Batch {
             epoch: run.epoch,

@@ -22,6 +22,9 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 pub const MAX_MESSAGE_BYTES: usize = 1200 << 20;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 const GOSSIP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a peer may send nothing while a log is pulled from it.
+const PULL_PATIENCE: Duration = Duration::from_secs(5);
+const KEEPALIVE: Duration = Duration::from_secs(3);
 
 /// A peer did not give what was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -172,8 +175,9 @@ impl Segment {
             range,
         };
         let mut view = self.subscribe();
-        let mut chunks = client.pull_log(PullLogRequest::from(request)).await?.into_inner();
-        while let Some(chunk) = chunks.message().await? {
+        let reply = client.pull_log(PullLogRequest::from(request));
+        let mut chunks = in_time(reply).await?.into_inner();
+        while let Some(chunk) = in_time(chunks.message()).await? {
             let run = run_from_wire(chunk)?;
             let end = run.end;
             tokio::task::block_in_place(|| self.append_from_peer(run)).map_err(PullError::Refused)?;
@@ -184,6 +188,14 @@ impl Segment {
             }
         }
         Ok(())
+    }
+}
+
+/// A peer that hangs must not keep the log from the others.
+async fn in_time<T>(answer: impl Future<Output = Result<T, tonic::Status>>) -> Result<T, PullError> {
+    match tokio::time::timeout(PULL_PATIENCE, answer).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(tonic::Status::deadline_exceeded("the peer is silent").into()),
     }
 }
 
@@ -210,6 +222,11 @@ fn client(clients: &mut HashMap<String, PeerClient<Channel>>, address: &str) -> 
         .ok()?;
     let channel = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEPALIVE)
+        .keep_alive_timeout(KEEPALIVE)
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(crate::node::STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(crate::node::CONNECTION_WINDOW_BYTES)
         .tcp_nodelay(true)
         .connect_lazy();
     let client = PeerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);

@@ -10,6 +10,7 @@ use pg_quorum_types::{Base, ClusterFacts};
 use pg_quorum_wal::WalLayout;
 
 use super::{Segment, effective_history};
+use crate::abort::AbortOnPanic;
 
 type Answer<T> = Result<T, Box<Refused>>;
 
@@ -90,6 +91,7 @@ impl Segment {
 
     /// Asks the machine and does what it says. Returns the answer that it ends with.
     fn carry_out(&self, ask: impl FnOnce(&mut SegmentMachine, Monotonic) -> Step) -> Answer<Option<Command>> {
+        let _abort = AbortOnPanic;
         let _control = self.control.lock();
         let now = self.now();
         let (commands, sequence) = {
@@ -105,10 +107,12 @@ impl Segment {
         match done {
             Ok(answer) => {
                 self.publish(&guarded);
+                self.wake_all();
                 Ok(answer)
             }
             Err(error) => {
                 self.latch_meta_failure(&mut guarded, &error);
+                self.wake_all();
                 let message = format!("node {}: {error}", self.settings.node);
                 Err(guarded.machine.refuse(Refusal::NoSpace, now, message))
             }

@@ -80,6 +80,8 @@ impl MetaFile {
             tracing::info!(%node, segment = %meta.segment, "formatted {}", dir.display());
             return Ok((file, meta));
         };
+        // It may have been renamed into place without its directory having been synced.
+        file.disk.sync_dir(dir).map_err(io_error)?;
         let meta = decode_meta(&stored).map_err(|source| MetaFileError::Damaged {
             path: path.clone(),
             source,

@@ -31,6 +31,7 @@ use tokio::sync::{Notify, watch};
 pub use append::{AppendOutcome, ack_of};
 pub use meta_file::MetaFileError;
 
+use crate::abort::AbortOnPanic;
 use crate::disk::Disk;
 use crate::log::{HotLog, LogError, LogObserver, LogSettings, LogView, OpenLog};
 use meta_file::MetaFile;
@@ -41,6 +42,8 @@ pub trait DerivedState: Send + Sync + 'static {
     fn cut(&self, to: Lsn);
     /// No record that ends at or below this is needed.
     fn log_floor(&self) -> Lsn;
+    /// What has to be done now and then. May block.
+    fn upkeep(&self);
 }
 
 /// What a segment is opened with.
@@ -234,6 +237,11 @@ impl Segment {
         });
     }
 
+    /// Wakes whoever waits for the view, also if it is as it was: a message that met a control request goes on.
+    fn wake_all(&self) {
+        self.view.send_modify(|_| {});
+    }
+
     /// A Start that was accepted before the restart may have been reached by what was found in the log.
     fn adopt_after_restart(&self) {
         let scl = self.with_machine(SegmentMachine::scl);
@@ -242,6 +250,7 @@ impl Segment {
 
     /// The log is durable up to `scl`.
     fn log_grew(&self, scl: Lsn) {
+        let _abort = AbortOnPanic;
         let mut guarded = self.state.lock();
         let to_persist = guarded.machine.log_synced(scl);
         let Some(meta) = to_persist else {
@@ -283,8 +292,8 @@ impl LogObserver for Segment {
         let mut guarded = self.state.lock();
         guarded.machine.set_read_only(Some(message));
         drop(guarded);
-        // Wakes the connections whose records were thrown away.
-        self.view.send_modify(|_| {});
+        // The connections whose records were thrown away.
+        self.wake_all();
     }
 
     fn damaged(&self, error: &io::Error) {

@@ -30,6 +30,11 @@ impl Segment {
                     segment.trim_log();
                 }
                 segment.try_full_disk_again();
+                if round.is_multiple_of(ROUNDS_BETWEEN_META)
+                    && let Some(derived) = segment.derived.get()
+                {
+                    derived.upkeep();
+                }
             };
             if let Err(error) = tokio::task::spawn_blocking(work).await {
                 tracing::error!(node = %self.settings.node, "upkeep has failed: {error}");
@@ -52,6 +57,7 @@ impl Segment {
         };
         if let Err(error) = self.meta.persist(&meta, sequence) {
             tracing::warn!(node = %self.settings.node, "the metadata could not be refreshed: {error}");
+            self.state.lock().machine.refresh_failed();
         }
     }
 
@@ -95,7 +101,7 @@ impl Segment {
             let mut guarded = self.state.lock();
             guarded.machine.set_read_only(None);
             drop(guarded);
-            self.view.send_modify(|_| {});
+            self.wake_all();
         }
     }
 }

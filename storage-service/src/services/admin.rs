@@ -91,7 +91,7 @@ impl AdminService {
         let mut items: u64 = 0;
         loop {
             items += chunk.items.len() as u64;
-            self.take_items(context, chunk.items).await?;
+            self.take_items(context, base, chunk.items).await?;
             if let Some(end) = chunk.end {
                 if end.items != items {
                     let message = format!("{items} items came, {} were sent", end.items);
@@ -104,7 +104,8 @@ impl AdminService {
                 .await?
                 .ok_or_else(|| Status::cancelled("the import ended before its end was sent"))?;
         }
-        self.derive(|derived| derived.finish_import().map(drop)).await?;
+        self.derive(move |derived| derived.finish_import(base).map(drop))
+            .await?;
         blocking(&self.segment, move |segment| {
             segment.complete_import(&context, base, facts)
         })
@@ -112,7 +113,12 @@ impl AdminService {
         Ok(base)
     }
 
-    async fn take_items(&self, context: RequestContext, items: Vec<v1::StateItem>) -> Result<(), NoImport> {
+    async fn take_items(
+        &self,
+        context: RequestContext,
+        base: Base,
+        items: Vec<v1::StateItem>,
+    ) -> Result<(), NoImport> {
         blocking(&self.segment, move |segment| {
             segment.renew_lease_by_import(&context)
         })
@@ -122,7 +128,8 @@ impl AdminService {
         if items.is_empty() {
             return Ok(());
         }
-        self.derive(move |derived| derived.import_items(items)).await
+        self.derive(move |derived| derived.import_items(base, items))
+            .await
     }
 
     /// Works on the derived state on a thread that may block.

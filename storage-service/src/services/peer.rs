@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::read_gate::send;
 use crate::segment::Segment;
 use crate::segment::catch_up::CHUNK_BYTES;
 
@@ -80,7 +81,7 @@ fn hand_out(segment: &Segment, request: &PullRequest, chunks: &mpsc::Sender<Resu
                 refused: Some((*refused).into()),
                 ..v1::LogChunk::default()
             };
-            let _ = chunks.blocking_send(Ok(chunk));
+            send(chunks, Ok(chunk));
             return;
         }
     };
@@ -102,7 +103,7 @@ fn hand_out(segment: &Segment, request: &PullRequest, chunks: &mpsc::Sender<Resu
             Err(error) => Err(Status::out_of_range(error.to_string())),
         };
         let is_last = chunk.is_err();
-        if chunks.blocking_send(chunk).is_err() || is_last {
+        if !send(chunks, chunk) || is_last {
             return;
         }
     }

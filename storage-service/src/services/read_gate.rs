@@ -2,10 +2,12 @@
 //! it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pg_quorum_proto::v1;
 use pg_quorum_quorum::{Refusal, Refused, RequestContext};
 use pg_quorum_types::Epoch;
+use tokio::sync::mpsc;
 use tonic::Status;
 
 use crate::derived::{Derived, DerivedError};
@@ -65,7 +67,7 @@ impl From<DerivedError> for NoAnswer {
                 NoAnswer::Refused(Refused::plain(Refusal::Damaged, error.to_string()))
             }
             DerivedError::Import(_) => NoAnswer::Failed(Status::failed_precondition(error.to_string())),
-            DerivedError::Store(_) => {
+            DerivedError::Store(_) | DerivedError::Panicked => {
                 tracing::error!(%error, "a read failed");
                 NoAnswer::Failed(Status::internal(error.to_string()))
             }
@@ -131,6 +133,15 @@ fn check_epoch(epoch: Epoch, rule: EpochRule, view: &LogView) -> Result<(), Refu
         promised: view.promised,
         ..Refused::plain(reason, message)
     })
+}
+
+/// How long a receiver may take nothing before it is given up: what is read for it holds on to memory.
+const RECEIVER_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Sends from a thread that may block. False once the receiver has gone, or takes nothing.
+pub fn send<T>(receiver: &mpsc::Sender<T>, value: T) -> bool {
+    let sent = receiver.send_timeout(value, RECEIVER_PATIENCE);
+    tokio::runtime::Handle::current().block_on(sent).is_ok()
 }
 
 /// The derived state on a thread that may block.

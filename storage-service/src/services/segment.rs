@@ -98,7 +98,8 @@ impl SegmentRpc for SegmentService {
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
-        let stats = self.derived.stats();
+        let derived = Arc::clone(&self.derived);
+        let stats = blocking(&self.segment, move |_| derived.stats()).await?;
         let log = self.segment.log();
         let now = self.segment.now();
         let settings = self.segment.settings();

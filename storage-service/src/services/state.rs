@@ -12,7 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::content::state_item;
-use super::read_gate::{Admission, EpochRule, NoAnswer, ReadGate, blocking};
+use super::read_gate::{Admission, EpochRule, NoAnswer, ReadGate, blocking, send};
 use crate::derived::{Derived, ImagePart};
 
 /// Parts that wait for the network.
@@ -50,9 +50,7 @@ async fn stream_image(
     let at = read_at(&admission, &derived, Lsn(request.lsn)).await?;
     let sender = chunks.clone();
     let image = blocking(&derived, move |derived| {
-        derived.compute_image(at, control_file_only, &mut |part| {
-            sender.blocking_send(Ok(chunk(part))).is_ok()
-        })
+        derived.compute_image(at, control_file_only, &mut |part| send(&sender, Ok(chunk(part))))
     });
     image.await?;
     admission.check()?;

@@ -10,7 +10,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::pages::wait_indexed;
-use super::read_gate::{Admission, EpochRule, NoAnswer, ReadGate, blocking};
+use super::read_gate::{Admission, EpochRule, NoAnswer, ReadGate, blocking, send};
 use crate::derived::Derived;
 
 /// Pieces that wait for the network.
@@ -46,7 +46,7 @@ async fn stream_wal(
     }
     wait_indexed(&derived, end).await?;
     let read = blocking(&derived, move |derived| {
-        derived.read_wal(start, end, &mut |lsn, wal| send(&chunks, lsn, wal))
+        derived.read_wal(start, end, &mut |lsn, wal| send_pieces(&chunks, lsn, wal))
     });
     read.await?;
     admission.check()?;
@@ -54,7 +54,7 @@ async fn stream_wal(
 }
 
 /// False once the receiver has gone.
-fn send(chunks: &mpsc::Sender<Chunk>, mut lsn: Lsn, wal: Vec<u8>) -> bool {
+fn send_pieces(chunks: &mpsc::Sender<Chunk>, mut lsn: Lsn, wal: Vec<u8>) -> bool {
     let mut wal = bytes::Bytes::from(wal);
     while !wal.is_empty() {
         let piece = wal.split_to(wal.len().min(PIECE_BYTES));
@@ -63,7 +63,7 @@ fn send(chunks: &mpsc::Sender<Chunk>, mut lsn: Lsn, wal: Vec<u8>) -> bool {
             wal: piece.clone(),
             refused: None,
         };
-        if chunks.blocking_send(Ok(chunk)).is_err() {
+        if !send(chunks, Ok(chunk)) {
             return false;
         }
         lsn = lsn + piece.len() as u64;

@@ -111,8 +111,8 @@ impl Node {
             lsn: BASE,
         };
         derived.begin_import(base, FACTS).unwrap();
-        derived.import_items(items).unwrap();
-        derived.finish_import().unwrap();
+        derived.import_items(base, items).unwrap();
+        derived.finish_import(base).unwrap();
         Node {
             directory,
             log,

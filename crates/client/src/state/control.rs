@@ -8,7 +8,7 @@ use pg_quorum_types::{BLOCK_SIZE, ClusterFacts, Epoch, Owner, ProtectionGroup, V
 use super::StateError;
 use crate::channel::Node;
 use crate::error::within;
-use crate::probe::probe_nodes;
+use crate::probe::{WaitFor, probe_nodes};
 use crate::{CallError, ClientConfig, NodeStatus, Timeouts};
 
 /// What a new compute directory needs to know of a volume.
@@ -32,7 +32,7 @@ pub async fn control_file(config: &ClientConfig) -> Result<VolumeControl, StateE
         .iter()
         .map(|address| Node::new(address, &config.timeouts))
         .collect::<Result<Vec<_>, _>>()?;
-    let reports = probe_nodes(&nodes, &config.timeouts).await;
+    let reports = probe_nodes(&nodes, &config.timeouts, WaitFor::Most).await;
     let mut failures = Vec::new();
     let mut candidates: Vec<(&Node, &NodeStatus, VolumeId)> = Vec::new();
     for (node, report) in nodes.iter().zip(&reports) {

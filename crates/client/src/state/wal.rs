@@ -96,7 +96,7 @@ impl WalReader {
         if let Some(refused) = chunk.refused {
             return Err(CallError::refusal(refused));
         }
-        let end = Lsn(chunk.lsn) + chunk.wal.len() as u64;
+        let end = Lsn(chunk.lsn.saturating_add(chunk.wal.len() as u64));
         if Lsn(chunk.lsn) != self.position || chunk.wal.is_empty() || end > self.end {
             return Err(CallError::Malformed(format!(
                 "WAL of {} to {end} in answer to {} to {}",

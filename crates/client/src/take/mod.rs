@@ -259,7 +259,7 @@ impl Taking<'_> {
             });
         }
         takeover.start_with_log(&chosen)?;
-        let deadline = self.deadline.max(Instant::now() + self.config.timeouts.stall);
+        let deadline = Instant::now() + self.config.timeouts.stall;
         let cuts = start_on_all(
             &mut takeover,
             &roster,

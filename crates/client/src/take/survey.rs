@@ -10,7 +10,7 @@ use pg_quorum_types::{ComputeId, Epoch, Membership, Owner, SegmentId, VolumeId};
 
 use super::{TakeError, TakeRequest};
 use crate::channel::Node;
-use crate::probe::probe_nodes;
+use crate::probe::{WaitFor, probe_nodes};
 use crate::{ClientConfig, Fenced, NodeReport, NodeStatus};
 
 /// The members of a volume, and how each of them was found.
@@ -47,7 +47,7 @@ pub(super) async fn survey(
         .iter()
         .map(|address| Node::new(address, &config.timeouts))
         .collect::<Result<Vec<_>, _>>()?;
-    let reports = probe_nodes(&nodes, &config.timeouts).await;
+    let reports = probe_nodes(&nodes, &config.timeouts, WaitFor::Most).await;
     let Some((volume, membership)) = which_volume(config, &reports)? else {
         if reports.iter().all(|report| report.outcome.is_ok()) {
             return Err(TakeError::NoVolume { reports });
@@ -78,6 +78,13 @@ fn which_volume(
 ) -> Result<Option<(VolumeId, Membership)>, TakeError> {
     let statuses = || reports.iter().filter_map(NodeReport::status);
     let volumes: BTreeSet<VolumeId> = statuses().filter_map(|status| status.volume).collect();
+    // Making a volume broke off half way: nothing can be in it, and it is made again.
+    let is_half_made = reports.iter().all(|report| report.outcome.is_ok())
+        && statuses().all(|status| status.base.is_none())
+        && statuses().any(|status| status.volume.is_none());
+    if is_half_made {
+        return Ok(None);
+    }
     let volume = match (config.volume, volumes.len()) {
         (_, 0) => return Ok(None),
         (Some(wanted), _) if volumes.contains(&wanted) => wanted,
@@ -91,6 +98,7 @@ fn which_volume(
     let membership = statuses()
         .filter(|status| status.volume == Some(volume))
         .filter_map(|status| status.membership.clone())
+        .filter(|membership| !membership.members.is_empty())
         .max_by_key(|membership| membership.version);
     Ok(membership.map(|membership| (volume, membership)))
 }
@@ -119,9 +127,18 @@ async fn complete_roster(
             elsewhere.push((member.segment, Node::new(&member.address, &config.timeouts)?));
         }
     }
-    let unknown: Vec<Node> = elsewhere.iter().map(|(_, node)| node.clone()).collect();
-    let reports = probe_nodes(&unknown, &config.timeouts).await;
-    for ((segment, node), report) in elsewhere.into_iter().zip(&reports) {
+    // Whoever was asked a moment ago is not asked again.
+    let (asked, unknown): (Vec<_>, Vec<_>) = elsewhere
+        .into_iter()
+        .partition(|(_, node)| reports.iter().any(|report| report.address == node.address));
+    for (segment, node) in asked {
+        if let Some(report) = reports.iter().find(|report| report.address == node.address) {
+            found.insert(segment, Found::of(node, report, volume, segment));
+        }
+    }
+    let addresses: Vec<Node> = unknown.iter().map(|(_, node)| node.clone()).collect();
+    let reports = probe_nodes(&addresses, &config.timeouts, WaitFor::Most).await;
+    for ((segment, node), report) in unknown.into_iter().zip(&reports) {
         found.insert(segment, Found::of(node, report, volume, segment));
     }
     Ok(Roster {

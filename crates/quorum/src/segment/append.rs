@@ -78,12 +78,16 @@ impl SegmentMachine {
 
     /// Whether records of `epoch` that come from a peer may be put behind the log now.
     ///
+    /// A peer may have been asked long ago, before a Start that ends the epoch below what it sends: such records are
+    /// another log's.
+    ///
     /// # Errors
-    /// The log is frozen, or it does not go on with that epoch.
+    /// The log is frozen, or it does not go on with that epoch up to `end`.
     pub fn append_from_peer(
         &self,
         epoch: Epoch,
         previous_end: Lsn,
+        end: Lsn,
         now: Monotonic,
     ) -> Result<(), Box<Refused>> {
         self.refuse_if_damaged(now)?;
@@ -100,14 +104,18 @@ impl SegmentMachine {
             .starting
             .as_ref()
             .is_some_and(|target| previous_end >= target.start_lsn());
+        let accepted = self.meta.starting.as_ref().map(|target| &target.history);
+        let history = accepted.unwrap_or(&self.meta.history);
+        let passes_epoch = history.end_of(epoch).is_none_or(|epoch_end| end > epoch_end);
         if self.meta.base.is_none()
             || beyond_target
+            || passes_epoch
             || self.meta.history.epoch_at(previous_end) != Some(epoch)
         {
             return Err(self.refuse(
                 Refusal::OutOfRange,
                 now,
-                format!("records of epoch {epoch} at {previous_end} do not continue this log"),
+                format!("records of epoch {epoch} from {previous_end} to {end} do not continue this log"),
             ));
         }
         Ok(())

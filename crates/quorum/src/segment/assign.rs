@@ -1,6 +1,6 @@
 //! How a formatted directory becomes a volume's segment, and how it gets its base.
 
-use pg_quorum_types::{Base, ClusterFacts, Lsn, Membership, ProtectionGroup, SegmentId, VolumeId};
+use pg_quorum_types::{Base, ClusterFacts, History, Lsn, Membership, ProtectionGroup, SegmentId, VolumeId};
 
 use super::{Assignment, Command, CompleteBase, SegmentMachine, SegmentMeta, Step};
 use crate::{Monotonic, Refusal, Refused, RequestContext};
@@ -90,13 +90,16 @@ impl SegmentMachine {
         if self.meta.base.is_some_and(|complete| complete.base == base) {
             return Ok(Vec::new());
         }
-        if !self.meta.history.is_empty() {
+        if self.vdl.is_valid() {
             return Err(self.refuse(
                 Refusal::OtherStart,
                 now,
-                "the volume has a log already: a base cannot be replaced".to_owned(),
+                "the volume has a durable log already: a base cannot be replaced".to_owned(),
             ));
         }
+        // An epoch that began here and nowhere else was never held.
+        self.meta.history = History::default();
+        self.meta.starting = None;
         self.meta.base = None;
         self.scl = Lsn::INVALID;
         let meta = self.recorded();

@@ -96,6 +96,7 @@ pub struct SegmentMachine {
     lease: Lease,
     /// A promise waits for the log to be drained.
     draining: bool,
+    refresh_is_due: bool,
     damaged: Option<String>,
     read_only: Option<String>,
 }
@@ -128,6 +129,7 @@ impl SegmentMachine {
             pgmrpl: Lsn::INVALID,
             lease,
             draining: false,
+            refresh_is_due: false,
             damaged,
             read_only: None,
         };
@@ -207,10 +209,17 @@ impl SegmentMachine {
     /// What is to be persisted now and then, so that a restart knows how far the log was good.
     /// `None` if that is on disk already, or if a control request is under way.
     pub fn refreshed_meta(&mut self) -> Option<SegmentMeta> {
-        if self.draining || self.damaged.is_some() || (self.meta.scl, self.meta.vdl) == (self.scl, self.vdl) {
+        let is_recorded = (self.meta.scl, self.meta.vdl) == (self.scl, self.vdl) && !self.refresh_is_due;
+        if self.draining || self.damaged.is_some() || is_recorded {
             return None;
         }
+        self.refresh_is_due = false;
         Some(self.recorded())
+    }
+
+    /// What [`Self::refreshed_meta`] gave could not be written: it is due again.
+    pub fn refresh_failed(&mut self) {
+        self.refresh_is_due = true;
     }
 
     /// Whether the request means this segment, in its volume, under its membership.
@@ -271,6 +280,14 @@ impl SegmentMachine {
             owner: self.meta.owner.clone(),
             lease_remaining: self.lease.remaining(now),
         })
+    }
+
+    /// Whether what the segment holds can be relied on.
+    ///
+    /// # Errors
+    /// The refusal to answer with.
+    pub fn check_undamaged(&self, now: Monotonic) -> Result<(), Box<Refused>> {
+        self.refuse_if_damaged(now)
     }
 
     fn refuse_if_damaged(&self, now: Monotonic) -> Result<(), Box<Refused>> {

@@ -127,6 +127,8 @@ impl SegmentMachine {
             self.meta.tail_cuts += 1;
             self.meta.cut_bytes += cut_bytes;
         }
+        // The read points of the epoch before are over; its writer will not move them any more.
+        self.pgmrpl = Lsn::INVALID;
         self.adopt_reached_entries();
         let mut commands = vec![Command::Persist(Box::new(self.recorded()))];
         if cut_bytes > 0 {

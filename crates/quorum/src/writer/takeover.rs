@@ -147,11 +147,21 @@ impl Takeover {
                 .iter()
                 .filter_map(|(&segment, answer)| Some((segment, answer.as_ref().ok()?)));
             return Ok(match choose_log(granted)? {
-                Some(log) => Verdict::Chosen(Box::new(log)),
-                None => Verdict::Empty,
+                Some(log) if self.may_be_held(log.base) => Verdict::Chosen(Box::new(log)),
+                _ => Verdict::Empty,
             });
         }
         Ok(self.without_quorum(&self.promises))
+    }
+
+    /// Whether a write quorum can have started with `base`. Those segments still have it; a base that fewer have was
+    /// never held, and nothing was acknowledged on it.
+    fn may_be_held(&self, base: Base) -> bool {
+        self.quorum
+            .is_write_quorum(|segment| match self.promises.get(&segment) {
+                Some(Ok(granted)) => granted.base == Some(base),
+                Some(Err(_)) | None => true,
+            })
     }
 
     /// The complete base, and how many segments have it. Meaningful while the volume is empty.

@@ -1,7 +1,14 @@
 //! The store on fjall: an LSM tree whose large values stand in files of their own, so that compaction
 //! moves keys and not page images.
+//!
+//! The engine's journal is needed for what was not flushed only, and nobody depends on that. So a journal that a
+//! power failure has damaged, which the engine does not open, is thrown away.
 
+use std::fs;
+use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use fjall::{
@@ -9,7 +16,7 @@ use fjall::{
 };
 use pg_quorum_types::Lsn;
 
-use super::{Batch, Durability, PageStore, Space, StoreError, StoreView, Version, VersionKey};
+use super::{Batch, PageStore, Space, StoreError, StoreView, Version, VersionKey};
 
 /// Limits of one store. Six stores may share a process.
 #[derive(Clone, Debug)]
@@ -22,8 +29,6 @@ pub struct FjallSettings {
     pub meta_memtable_bytes: u64,
     /// The engine's own journal on disk; 64 MiB is the least that it takes.
     pub journal_bytes: u64,
-    /// Threads that write memtables out and compact.
-    pub threads: usize,
     /// Open files.
     pub open_files: usize,
     /// Size of the files that hold page images.
@@ -39,13 +44,19 @@ impl Default for FjallSettings {
             pages_memtable_bytes: 16 << 20,
             meta_memtable_bytes: 4 << 20,
             journal_bytes: 96 << 20,
-            threads: 2,
             open_files: 128,
             value_file_bytes: 64 << 20,
             garbage_share: 0.33,
         }
     }
 }
+
+/// Threads of the engine that write memtables out and compact. With more than one the first of them spins while
+/// another compacts (fjall 3.1.13, `worker_pool.rs`); memtables that one thread does not get to are bounded all the
+/// same, since the store rotates them itself and the engine holds up writers at four.
+const THREADS: usize = 1;
+/// How often a flush looks whether it is done.
+const FLUSH_POLL: Duration = Duration::from_millis(2);
 
 /// Values below this stay in the tree: markers and small metadata.
 const SEPARATION_THRESHOLD_BYTES: u32 = 1024;
@@ -55,6 +66,9 @@ pub struct FjallStore {
     database: Database,
     pages: Keyspace,
     meta: Keyspace,
+    /// Bytes of page images since their memtable was rotated.
+    pages_bytes: AtomicUsize,
+    pages_memtable_bytes: usize,
 }
 
 impl From<fjall::Error> for StoreError {
@@ -69,12 +83,22 @@ impl FjallStore {
     /// # Errors
     /// The directory cannot be used or holds something else.
     pub fn open(directory: &Path, settings: &FjallSettings) -> Result<FjallStore, StoreError> {
-        let database = Database::builder(directory)
-            .cache_size(settings.cache_bytes)
-            .max_journaling_size(settings.journal_bytes)
-            .max_cached_files(Some(settings.open_files))
-            .worker_threads(settings.threads)
-            .open()?;
+        let open = || {
+            Database::builder(directory)
+                .cache_size(settings.cache_bytes)
+                .max_journaling_size(settings.journal_bytes)
+                .max_cached_files(Some(settings.open_files))
+                .worker_threads(THREADS)
+                .open()
+        };
+        let database = match open() {
+            Err(fjall::Error::JournalRecovery(error)) => {
+                tracing::warn!(?error, directory = %directory.display(), "the journal is damaged: going on from what was flushed");
+                remove_journals(directory).map_err(|error| StoreError(error.to_string()))?;
+                open()?
+            }
+            other => other?,
+        };
         let separation = KvSeparationOptions::default()
             .separation_threshold(SEPARATION_THRESHOLD_BYTES)
             .file_target_size(settings.value_file_bytes)
@@ -91,6 +115,8 @@ impl FjallStore {
             database,
             pages,
             meta,
+            pages_bytes: AtomicUsize::new(0),
+            pages_memtable_bytes: usize::try_from(settings.pages_memtable_bytes).unwrap_or(usize::MAX),
         })
     }
 
@@ -100,6 +126,27 @@ impl FjallStore {
             Space::Meta => &self.meta,
         }
     }
+
+    /// Has a memtable written out that has become large.
+    fn rotate_when_large(&self, more: usize) -> Result<(), StoreError> {
+        let bytes = self.pages_bytes.fetch_add(more, Ordering::Relaxed) + more;
+        if bytes >= self.pages_memtable_bytes {
+            self.pages_bytes.store(0, Ordering::Relaxed);
+            self.pages.rotate_memtable()?;
+        }
+        Ok(())
+    }
+}
+
+/// Removes the engine's journal: what was flushed does not need it.
+fn remove_journals(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "jnl") {
+            fs::remove_file(path)?;
+        }
+    }
+    fs::File::open(directory)?.sync_all()
 }
 
 impl PageStore for FjallStore {
@@ -111,8 +158,12 @@ impl PageStore for FjallStore {
         })
     }
 
-    fn commit(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
+    fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         if !batch.is_empty() {
+            let pages = batch.changes.iter().filter(|(space, ..)| *space == Space::Pages);
+            let pages = pages
+                .map(|(_, key, value)| key.len() + value.as_ref().map_or(0, Bytes::len))
+                .sum();
             let mut changes = self.database.batch();
             for (space, key, value) in batch.changes {
                 match value {
@@ -121,9 +172,18 @@ impl PageStore for FjallStore {
                 }
             }
             changes.commit()?;
+            self.rotate_when_large(pages)?;
         }
-        if durability == Durability::Synced {
-            self.database.persist(PersistMode::SyncAll)?;
+        Ok(())
+    }
+
+    fn flush(&self, space: Space) -> Result<(), StoreError> {
+        let keyspace = self.keyspace(space);
+        keyspace.rotate_memtable()?;
+        while keyspace.sealed_memtable_count() > 0 {
+            // An engine that has failed says so here; its threads have ended, and nothing is written out any more.
+            self.database.persist(PersistMode::Buffer)?;
+            std::thread::sleep(FLUSH_POLL);
         }
         Ok(())
     }

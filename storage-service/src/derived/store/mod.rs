@@ -1,8 +1,8 @@
 //! The versioned key-value store under the derived state: page images and metadata by (key, LSN).
 //!
 //! The trait is small so that engines can be compared; [`conformance`] says what each of them must do.
-//! Promises: a commit is applied whole or not at all, also over a crash; commits survive a crash in
-//! their order, and all that were made up to a [`Durability::Synced`] one do; a view sees one moment.
+//! Promises: a commit is applied whole or not at all, also over a crash; commits to one space survive a crash
+//! in their order, and all that were made before a [`PageStore::flush`] of the space do; a view sees one moment.
 //! The store does not know what its values mean, nor which versions may still be asked for.
 
 #[cfg(test)]
@@ -21,15 +21,6 @@ pub enum Space {
     Pages,
     /// Everything else.
     Meta,
-}
-
-/// When a commit is on disk.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Durability {
-    /// Some time, after all earlier commits and before all later ones.
-    Eventual,
-    /// Before the call returns, with all earlier commits.
-    Synced,
 }
 
 /// The engine failed. Its latest commits may or may not survive; it must be opened anew.
@@ -107,9 +98,17 @@ pub trait PageStore: Send + Sync + 'static {
     /// What is committed now.
     fn view(&self) -> Box<dyn StoreView>;
 
+    /// On disk some time.
+    ///
     /// # Errors
     /// The engine failed.
-    fn commit(&self, batch: Batch, durability: Durability) -> Result<(), StoreError>;
+    fn commit(&self, batch: Batch) -> Result<(), StoreError>;
+
+    /// When this returns, all that was committed to the space before is on disk.
+    ///
+    /// # Errors
+    /// The engine failed.
+    fn flush(&self, space: Space) -> Result<(), StoreError>;
 
     /// Bytes on disk.
     fn disk_bytes(&self) -> u64;
