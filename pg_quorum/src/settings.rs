@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pg_quorum_types::{BLOCK_SIZE, VolumeId};
 use pgrx::PgSqlErrorCode;
+use pgrx::pg_sys;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 
 use crate::pg::config;
@@ -19,8 +20,15 @@ static SHUTDOWN_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(30);
 static ATTACH_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_UNSHIPPED_MB: GucSetting<i32> = GucSetting::<i32>::new(256);
 
-/// The name in `synchronous_standby_names` behind which commits wait. No standby needs to bear it.
-const STANDBY_NAME: &str = "pg_quorum";
+/// The value of `synchronous_standby_names` behind which commits wait. No standby can bear the name in it, which is
+/// longer than an `application_name`: a standby's word must not release a commit.
+const STANDBY_NAMES: &str =
+    "\"pg_quorum: a commit waits for four of the six storage nodes of the volume, and for no standby\"";
+const _: () = assert!(STANDBY_NAMES.len() > pg_sys::NAMEDATALEN as usize + 2);
+/// What people may write.
+const STANDBY_ALIAS: &str = "pg_quorum";
+/// The first minor release that makes commits wait from its start on; older ones also truncate relations another way.
+const OLDEST_SERVER: u64 = 150_013;
 
 /// Held for every process and over every reload, whatever the configuration files say.
 const HELD: [(&str, &str); 7] = [
@@ -29,16 +37,27 @@ const HELD: [(&str, &str); 7] = [
     ("full_page_writes", "off"),
     ("wal_init_zero", "off"),
     ("wal_recycle", "off"),
-    ("synchronous_standby_names", STANDBY_NAME),
+    ("synchronous_standby_names", STANDBY_NAMES),
     ("recovery_prefetch", "off"),
 ];
 
 /// Whether `ALTER SYSTEM` may not touch the setting.
 pub fn is_held(name: &str) -> bool {
-    let own = HELD.iter().any(|(held, _)| held.eq_ignore_ascii_case(name));
-    own || ["wal_level", "archive_mode", "max_wal_senders", "wal_keep_size"]
-        .iter()
-        .any(|held| held.eq_ignore_ascii_case(name))
+    HELD.iter().any(|(held, _)| held.eq_ignore_ascii_case(name))
+}
+
+/// Why a server would not start with a setting of this value.
+pub fn would_be_refused(name: &str, value: &str) -> Option<&'static str> {
+    let is_off = ["off", "false", "no", "0", ""].contains(&value);
+    match name.to_ascii_lowercase().as_str() {
+        "wal_level" if value == "minimal" => Some("Storage is built from the log."),
+        "archive_mode" if !is_off => Some("The tail of the local log may be cut by a failover."),
+        "max_wal_senders" if value == "0" => Some("Commits would not wait for the quorum."),
+        "max_worker_processes" if value == "0" => {
+            Some("The link to the storage nodes is a background worker.")
+        }
+        _ => None,
+    }
 }
 
 /// Makes `pg_quorum.*` known to the server. In `_PG_init`.
@@ -140,6 +159,21 @@ pub fn hold() {
             "\"quorumctl volume show\" prints it.",
         );
     }
+    if config::get_number("server_version_num") < OLDEST_SERVER {
+        refuse(
+            format!(
+                "pg_quorum needs PostgreSQL 15.13 or a newer 15, this is {}",
+                config::get("server_version")
+            ),
+            "Update the server's package.",
+        );
+    }
+    if config::get("max_worker_processes") == "0" {
+        refuse(
+            "pg_quorum does not work with max_worker_processes = 0: the link to the storage nodes is a worker",
+            "Set max_worker_processes to 1 or more.",
+        );
+    }
     if config::get("block_size") != BLOCK_SIZE.to_string() {
         refuse(
             "pg_quorum needs a server with 8 kB blocks",
@@ -171,7 +205,7 @@ pub fn hold() {
         );
     }
     let names = config::get("synchronous_standby_names");
-    if !names.is_empty() && names != STANDBY_NAME {
+    if !["", STANDBY_NAMES, STANDBY_ALIAS].contains(&names.as_str()) {
         refuse(
             format!("pg_quorum does not work with synchronous_standby_names = '{names}'"),
             "Remove the setting; every commit waits for four of the six storage nodes.",

@@ -7,7 +7,7 @@ use pgrx::datum::Interval;
 use pgrx::iter::TableIterator;
 use pgrx::{name, pg_extern};
 
-use crate::pg::{interrupts, presence_file};
+use crate::pg::{interrupts, presence_file, wal};
 use crate::shared::{self, Histogram, LinkState, VdlWait};
 
 /// SQL declares it `pg_lsn`, which has the same datum.
@@ -44,7 +44,11 @@ fn wait_for_lsn(lsn: Option<PgLsn>, timeout: Option<Interval>) -> Option<bool> {
             VdlWait::TimedOut if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
                 return Some(false);
             }
-            VdlWait::TimedOut | VdlWait::Interrupted => interrupts::process(),
+            VdlWait::TimedOut | VdlWait::Interrupted => {
+                interrupts::process();
+                // An LSN inside of a record becomes durable with its rest.
+                wal::flush_inserted();
+            }
         }
     }
 }

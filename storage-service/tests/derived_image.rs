@@ -2,7 +2,9 @@
 
 mod derived_support;
 
-use derived_support::{BASE, FACTS, Node, control_file, empty_base, main_fork, quiet_settings};
+use derived_support::{
+    BASE, FACTS, Node, control_file, empty_base, empty_base_of_checkpoint, main_fork, quiet_settings,
+};
 use pg_quorum_types::{Base, ForkNumber, Lsn, RelFork, SlruKind};
 use pg_quorum_wal::{ControlFile, WalSplitter};
 use storage_service::derived::{ContentItem, DerivedError};
@@ -84,6 +86,44 @@ fn init_forks_come_with_their_pages() {
         _ => None,
     });
     assert_eq!(pages.unwrap()[8191], 42);
+}
+
+/// The oldest multixacts were given out right before a crash and never logged: their offsets are 0. Rows are locked by
+/// the ones behind, and a server that misses the pages of their members fails at each such row.
+#[test]
+fn the_members_of_multixacts_are_there_although_the_oldest_was_lost_in_a_crash() {
+    let mut offsets = vec![0; 8192];
+    for (multi, first_member) in [(7, 1700_u32), (8, 4000)] {
+        offsets[multi * 4..multi * 4 + 4].copy_from_slice(&first_member.to_le_bytes());
+    }
+    let slru = |kind, pages: Vec<u8>| ContentItem::SlruPages {
+        kind,
+        first_page: 0,
+        pages: pages.into(),
+    };
+    let members: Vec<u8> = (10..14).flat_map(|page| [page; 8192]).collect();
+    // nextMulti, nextMultiOffset, oldestMulti
+    let mut base = empty_base_of_checkpoint(&[(36, 9), (40, 5000), (52, 5)]);
+    base.push(slru(SlruKind::MultiXactOffset, offsets));
+    base.push(slru(SlruKind::MultiXactMember, members));
+    let node = Node::with_base(quiet_settings(), base);
+    let (_, items) = node.image(BASE);
+    let mut members = items.iter().filter_map(|item| match item {
+        ContentItem::SlruPages {
+            kind: SlruKind::MultiXactMember,
+            first_page,
+            pages,
+        } => Some((*first_page, pages)),
+        _ => None,
+    });
+    let (first_page, pages) = members.next().expect("there are members");
+    let fillings: Vec<u8> = pages.chunks(8192).map(|page| page[0]).collect();
+    assert_eq!(
+        (first_page, fillings),
+        (1, vec![11, 12, 13]),
+        "1636 members are on a page"
+    );
+    assert_eq!(members.next(), None);
 }
 
 #[test]

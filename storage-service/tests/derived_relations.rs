@@ -230,7 +230,9 @@ fn databases_and_tablespaces_come_and_go() {
             .full_page(in_database(database, main_fork(16384)), 0, 3);
         node.append(record);
     }
-    let record = node.writer.create_tablespace(16500, "/srv/fast");
+    // PostgreSQL takes a path as it comes, here in LATIN1.
+    let location = b"/srv/sch\xF6n";
+    let record = node.writer.create_tablespace(16500, location);
     node.append(record);
     let record = node.writer.drop_database(gone);
     let end = node.append(record);
@@ -250,7 +252,7 @@ fn databases_and_tablespaces_come_and_go() {
         assert_eq!(databases, [(new, b"15\n".to_vec())]);
         assert!(items.contains(&ContentItem::Tablespace {
             spc: 16500,
-            location: "/srv/fast".to_owned(),
+            location: location.as_slice().into(),
         }));
         let sizes: Vec<_> = items
             .iter()

@@ -397,3 +397,82 @@ fn a_wait_for_a_page_ends_at_the_statement_timeout() {
     sql::execute(&mut client, "RESET statement_timeout");
     assert_eq!(sql::value(&mut client, "SELECT sum(a) FROM t"), "200010000");
 }
+
+/// The window in which no cancel ends a session's wait opens with COMMIT PREPARED; the command fails inside of a
+/// transaction block, which goes on.
+#[test]
+fn a_failed_commit_prepared_leaves_its_session_cancellable() {
+    let cluster = small_cluster("failed-commit-prepared");
+    let mut client = cluster.connect();
+    sql::execute(&mut client, "BEGIN; SAVEPOINT a");
+    client
+        .batch_execute("COMMIT PREPARED 'x'")
+        .expect_err("not in a transaction block");
+    sql::execute(&mut client, "ROLLBACK TO a; SET statement_timeout = '1s'");
+    let began = Instant::now();
+    let error = client
+        .batch_execute("SELECT pg_sleep(20)")
+        .expect_err("the timeout ends it");
+    assert_eq!(
+        error.code().map(postgres::error::SqlState::code),
+        Some("57014"),
+        "{error}"
+    );
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+/// Writing WAL waits when it is too far ahead of the quorum, but a record becomes durable only when all of it is
+/// written: the wait must not be for itself.
+#[test]
+fn a_record_larger_than_what_may_be_unshipped_goes_through() {
+    let settings = Settings::default().with("pg_quorum.max_unshipped_wal", "64MB");
+    let cluster = Cluster::start_with(
+        "large-record",
+        Plan {
+            settings,
+            ..Plan::default()
+        },
+    );
+    let mut client = cluster.connect();
+    let emit = "SELECT pg_logical_emit_message(true, 'large', repeat('x', 170000000)) > '0/0'";
+    assert_eq!(sql::value(&mut client, emit), "t");
+    sql::execute(&mut client, "CREATE TABLE t AS SELECT 1 AS a");
+    cluster
+        .server
+        .stop(pg_quorum_deployment::ShutdownMode::Fast)
+        .expect("pg_ctl stop");
+    cluster.start_server();
+    assert_eq!(sql::value(&mut cluster.connect(), "SELECT a FROM t"), "1");
+}
+
+/// A slot keeps WAL for its consumer, also over a restart: the data directory begins anew with one segment.
+#[test]
+fn a_logical_slot_is_readable_after_a_restart() {
+    let settings = Settings::default().with("wal_level", "logical");
+    let cluster = Cluster::start_with(
+        "slot",
+        Plan {
+            settings,
+            ..Plan::default()
+        },
+    );
+    let mut client = cluster.connect();
+    sql::execute(&mut client, "CREATE TABLE t (a int)");
+    sql::value(
+        &mut client,
+        "SELECT lsn FROM pg_create_logical_replication_slot('s', 'test_decoding')",
+    );
+    for value in 1..=3 {
+        sql::execute(&mut client, &format!("INSERT INTO t VALUES ({value})"));
+        sql::value(&mut client, "SELECT pg_switch_wal()");
+    }
+    drop(client);
+    cluster
+        .server
+        .stop(pg_quorum_deployment::ShutdownMode::Fast)
+        .expect("pg_ctl stop");
+    cluster.start_server();
+    let changes =
+        "SELECT count(*) FROM pg_logical_slot_get_changes('s', NULL, NULL) WHERE data LIKE '%INSERT%'";
+    assert_eq!(sql::value(&mut cluster.connect(), changes), "3");
+}

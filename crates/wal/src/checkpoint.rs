@@ -45,7 +45,7 @@ impl CheckpointState {
             Rmgr::Clog if record.kind() == clog::TRUNCATE => self.track_clog_truncation(record),
             Rmgr::CommitTs if record.kind() == commit_ts::TRUNCATE => self.track_commit_ts_truncation(record),
             Rmgr::MultiXact => self.track_multixact(record),
-            Rmgr::Standby if record.kind() == standby::RUNNING_XACTS => self.track_running(record),
+            Rmgr::Standby => self.track_standby(record),
             _ => Ok(()),
         }
     }
@@ -166,6 +166,17 @@ impl CheckpointState {
             now.oldest_multi = online.oldest_multi;
             now.oldest_multi_database = online.oldest_multi_database;
         }
+        // SetCommitTsLimit, as a server that starts from this checkpoint calls it (StartupXLOG).
+        if self.parameters.track_commit_timestamp && online.oldest_commit_ts_xid != 0 {
+            if now.oldest_commit_ts_xid == 0
+                || xid_precedes(now.oldest_commit_ts_xid, online.oldest_commit_ts_xid)
+            {
+                now.oldest_commit_ts_xid = online.oldest_commit_ts_xid;
+            }
+            if xid_precedes(now.newest_commit_ts_xid, online.newest_commit_ts_xid) {
+                now.newest_commit_ts_xid = online.newest_commit_ts_xid;
+            }
+        }
         self.advance_next_multi(online.next_multi, online.next_multi_offset);
     }
 
@@ -268,17 +279,30 @@ impl CheckpointState {
         Ok(())
     }
 
-    /// The next transaction id that the server had (`ProcArrayApplyRecoveryInfo`).
-    fn track_running(&mut self, record: &Record) -> Result<(), WalError> {
-        // xl_running_xacts: xcnt i32 | subxcnt i32 | subxid_overflow bool, 3 zeros | nextXid u32
+    /// Transactions that are named while they run (`standby_redo`, 15.18).
+    fn track_standby(&mut self, record: &Record) -> Result<(), WalError> {
         let mut reader = record.main_reader();
-        reader.skip(12)?;
-        let next_xid = reader.u32()?;
-        let mut last = next_xid.wrapping_sub(1);
-        while last < FIRST_NORMAL_XID {
-            last = last.wrapping_sub(1);
+        match record.kind() {
+            standby::LOCK => {
+                // xl_standby_locks: nlocks i32 | for each: xid u32, dbOid u32, relOid u32
+                for _ in 0..reader.count(12)? {
+                    self.advance_past_xid(reader.u32()?);
+                    reader.skip(8)?;
+                }
+            }
+            standby::RUNNING_XACTS => {
+                // The next transaction id that the server had (ProcArrayApplyRecoveryInfo).
+                // xl_running_xacts: xcnt i32 | subxcnt i32 | subxid_overflow bool, 3 zeros | nextXid u32
+                reader.skip(12)?;
+                let next_xid = reader.u32()?;
+                let mut last = next_xid.wrapping_sub(1);
+                while last < FIRST_NORMAL_XID {
+                    last = last.wrapping_sub(1);
+                }
+                self.advance_past_xid(last);
+            }
+            _ => {}
         }
-        self.advance_past_xid(last);
         Ok(())
     }
 
@@ -307,3 +331,98 @@ impl CheckpointState {
 
 const _: () = assert!(RECORD_HEADER_BYTES + 2 + CHECKPOINT_BYTES == 114);
 const _: () = assert!(CHECKPOINT_BYTES < 256);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A record of some kind with this main data.
+    fn record(rmgr: Rmgr, info: u8, main: &[u8]) -> Record {
+        let mut body = vec![ID_MAIN_DATA_SHORT, main.len() as u8];
+        body.extend_from_slice(main);
+        let new = NewRecord {
+            start: Lsn(0x100_0028),
+            prev: Lsn::INVALID,
+            xid: 0,
+            rmgr,
+            info,
+            body: &body,
+        };
+        let layout = WalLayout {
+            segment_bytes: 16 << 20,
+        };
+        Record::decode(&new.encode(layout).unwrap()).unwrap()
+    }
+
+    /// The limits of commit timestamps, oldest and newest, after an online checkpoint that says `online`, if they were
+    /// `before`.
+    fn limits(is_tracked: bool, before: (u32, u32), online: (u32, u32)) -> (u32, u32) {
+        let checkpoint = |(oldest, newest)| Checkpoint {
+            oldest_commit_ts_xid: oldest,
+            newest_commit_ts_xid: newest,
+            ..Checkpoint::default()
+        };
+        let mut state = CheckpointState {
+            checkpoint: checkpoint(before),
+            ..CheckpointState::default()
+        };
+        state.parameters.track_commit_timestamp = is_tracked;
+        let record = record(
+            Rmgr::Xlog,
+            xlog::CHECKPOINT_ONLINE,
+            &checkpoint(online).to_bytes(),
+        );
+        state.track(&record).unwrap();
+        let after = &state.checkpoint;
+        (after.oldest_commit_ts_xid, after.newest_commit_ts_xid)
+    }
+
+    #[test]
+    fn an_online_checkpoint_advances_the_limits_of_commit_timestamps() {
+        assert_eq!(limits(true, (0, 0), (700, 800)), (700, 800));
+        assert_eq!(limits(true, (600, 650), (700, 800)), (700, 800));
+        assert_eq!(
+            limits(true, (u32::MAX, u32::MAX), (3, 4)),
+            (3, 4),
+            "over the wrap"
+        );
+    }
+
+    #[test]
+    fn an_online_checkpoint_never_takes_the_limits_of_commit_timestamps_back() {
+        // It says what was so when it began; its record comes later.
+        assert_eq!(limits(true, (710, 900), (700, 800)), (710, 900));
+        assert_eq!(limits(true, (700, 800), (0, 0)), (700, 800));
+        assert_eq!(limits(false, (0, 0), (700, 800)), (0, 0), "they are not tracked");
+    }
+
+    fn next_xid_after_locks(locks: &[(u32, u32, u32)]) -> u64 {
+        let mut state = CheckpointState::default();
+        state.checkpoint.next_full_xid = 1 << 32 | 1000;
+        let mut main = (locks.len() as i32).to_le_bytes().to_vec();
+        for (xid, db, rel) in locks {
+            for word in [xid, db, rel] {
+                main.extend_from_slice(&word.to_le_bytes());
+            }
+        }
+        let record = record(Rmgr::Standby, standby::LOCK, &main);
+        state.track(&record).unwrap();
+        state.checkpoint.next_full_xid
+    }
+
+    /// A transaction that has locked a table and written nothing else yet is known by its lock only. Its id must not
+    /// be given out again.
+    #[test]
+    fn the_holder_of_a_logged_lock_has_its_transaction_id() {
+        assert_eq!(next_xid_after_locks(&[(1002, 5, 16384)]), 1 << 32 | 1003);
+        let several = [(990, 5, 1), (1005, 5, 2), (1001, 5, 3)];
+        assert_eq!(next_xid_after_locks(&several), 1 << 32 | 1006);
+        assert_eq!(next_xid_after_locks(&[(999, 5, 16384)]), 1 << 32 | 1000);
+    }
+
+    #[test]
+    fn a_lock_record_that_is_too_short_is_an_error() {
+        let short = record(Rmgr::Standby, standby::LOCK, &[2, 0, 0, 0, 1, 2, 3, 4]);
+        assert!(CheckpointState::default().track(&short).is_err());
+    }
+}

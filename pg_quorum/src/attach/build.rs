@@ -5,12 +5,14 @@
 //! are reset from them, as `ResetUnloggedRelations` (reinit.c, 15.18) does after a crash.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
 
 use pg_quorum_proto::v1::{self, state_item::Item};
-use pg_quorum_types::{BLOCK_SIZE, DatabaseKey, ForkNumber, RelFileNode, RelFork, SlruKind};
+use pg_quorum_types::{BLOCK_SIZE, DatabaseKey, ForkNumber, RelFileNode, RelFork, SlruKind, VolumeId};
 
 use super::clear::{read_directory, remove_tree};
 use super::failure::{Failure, Result};
@@ -21,6 +23,7 @@ use super::state_files::{Origin, origins_to_file, with_crc};
 #[derive(Debug)]
 pub struct Builder<'a> {
     layout: &'a Layout,
+    volume: VolumeId,
     tablespaces: Vec<v1::state_item::Tablespace>,
     databases: Vec<v1::state_item::Database>,
     forks: Vec<(RelFork, u32)>,
@@ -40,9 +43,10 @@ pub struct Built {
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(layout: &'a Layout) -> Builder<'a> {
+    pub fn new(layout: &'a Layout, volume: VolumeId) -> Builder<'a> {
         Builder {
             layout,
+            volume,
             tablespaces: Vec::new(),
             databases: Vec::new(),
             forks: Vec::new(),
@@ -90,7 +94,7 @@ impl<'a> Builder<'a> {
             Failure::new("the storage nodes' image of the volume has no pg_control").hint("This is a defect.")
         })?;
         for tablespace in &self.tablespaces {
-            make_tablespace(self.layout, tablespace)?;
+            make_tablespace(self.layout, self.volume, tablespace)?;
         }
         for database in &self.databases {
             make_database(self.layout, database)?;
@@ -201,25 +205,43 @@ fn open_for_writing(path: &Path) -> Result<File> {
 }
 
 /// The folder or link in `pg_tblspc`, and this version's folder in it (`create_tablespace_directories`).
-fn make_tablespace(layout: &Layout, tablespace: &v1::state_item::Tablespace) -> Result<()> {
+fn make_tablespace(layout: &Layout, volume: VolumeId, tablespace: &v1::state_item::Tablespace) -> Result<()> {
     let link = layout.join(format!("pg_tblspc/{}", tablespace.spc));
     if tablespace.location.is_empty() {
         fs::create_dir_all(&link).map_err(Failure::file("create directory", &link))?;
     } else {
-        let location = PathBuf::from(&tablespace.location);
+        let location = PathBuf::from(OsStr::from_bytes(&tablespace.location));
         fs::create_dir_all(&location).map_err(|error| {
             Failure::new(format!(
                 "could not create the directory \"{}\" of tablespace {}: {error}",
-                tablespace.location, tablespace.spc
+                location.display(),
+                tablespace.spc
             ))
             .hint("Create it, empty and owned by the user that runs the server, then start again.")
         })?;
-        // Left behind by another compute of this volume: a cache like everything here.
-        remove_tree(&location.join(layout.version_directory()))?;
+        empty_location(&location, &location.join(layout.version_directory()), volume)?;
         std::os::unix::fs::symlink(&location, &link).map_err(Failure::file("create link", &link))?;
     }
     let version_directory = link.join(layout.version_directory());
     fs::create_dir_all(&version_directory).map_err(Failure::file("create directory", &version_directory))
+}
+
+/// Removes what another compute of this volume has left behind in a tablespace's location: a cache like everything
+/// here. A marker beside it says so; anything else may be another cluster's data.
+fn empty_location(location: &Path, version_directory: &Path, volume: VolumeId) -> Result<()> {
+    let marker = location.join(format!(".pg_quorum-{volume}"));
+    let is_used = version_directory
+        .read_dir()
+        .is_ok_and(|mut entries| entries.next().is_some());
+    if is_used && !marker.exists() {
+        return Err(
+            Failure::new(format!("\"{}\" holds files that are not this volume's", version_directory.display()))
+                .detail("Another cluster may use the same location for a tablespace.")
+                .hint("Move that cluster's files away. If they are what an earlier compute of this volume has left behind, remove them."),
+        );
+    }
+    remove_tree(version_directory)?;
+    write_file(&marker, b"")
 }
 
 fn make_database(layout: &Layout, database: &v1::state_item::Database) -> Result<()> {
@@ -304,6 +326,7 @@ fn reset_unlogged(layout: &Layout, rel: RelFileNode) -> Result<()> {
 mod tests {
     use super::*;
     use crate::attach::clear::make_directories;
+    use pg_quorum_types::ClusterFacts;
 
     fn fork(rel: u32, fork: ForkNumber) -> v1::RelationFork {
         v1::RelationFork {
@@ -318,6 +341,18 @@ mod tests {
         v1::StateItem { item: Some(item) }
     }
 
+    fn facts() -> ClusterFacts {
+        ClusterFacts {
+            system_identifier: 1,
+            timeline: 1,
+            wal_segment_bytes: 16 << 20,
+            data_checksums: false,
+            pg_control_version: 1300,
+            catalog_version: 202_209_061,
+            pg_major: 15,
+        }
+    }
+
     fn size(rel: u32, number: ForkNumber, blocks: u32) -> v1::StateItem {
         item(Item::RelationSize(v1::state_item::RelationSize {
             fork: Some(fork(rel, number)),
@@ -328,18 +363,9 @@ mod tests {
     #[test]
     fn an_image_becomes_a_directory_with_lengths_and_reset_unlogged_relations() {
         let pgdata = tempfile::tempdir().unwrap();
-        let facts = pg_quorum_types::ClusterFacts {
-            system_identifier: 1,
-            timeline: 1,
-            wal_segment_bytes: 16 << 20,
-            data_checksums: false,
-            pg_control_version: 1300,
-            catalog_version: 202_209_061,
-            pg_major: 15,
-        };
-        let layout = Layout::new(pgdata.path(), &facts);
+        let layout = Layout::new(pgdata.path(), &facts());
         make_directories(&layout).unwrap();
-        let mut builder = Builder::new(&layout);
+        let mut builder = Builder::new(&layout, VolumeId::random());
         builder
             .accept(size(16384, ForkNumber::Main, BLOCKS_PER_FILE + 3))
             .unwrap();
@@ -372,6 +398,27 @@ mod tests {
         );
         assert_eq!(length("pg_xact/0000"), 32 * BLOCK_SIZE as u64);
         assert_eq!(length("pg_xact/0001"), BLOCK_SIZE as u64);
+    }
+
+    #[test]
+    fn a_tablespace_is_linked_to_a_location_that_is_not_utf_8() {
+        let root = tempfile::tempdir().unwrap();
+        let layout = Layout::new(&root.path().join("pgdata"), &facts());
+        make_directories(&layout).unwrap();
+        let location = root.path().join(OsStr::from_bytes(b"sch\xF6n")); // LATIN1
+        let mut builder = Builder::new(&layout, VolumeId::random());
+        builder
+            .accept(item(Item::Tablespace(v1::state_item::Tablespace {
+                spc: 16400,
+                location: location.as_os_str().as_bytes().to_vec().into(),
+            })))
+            .unwrap();
+        builder
+            .accept(item(Item::ControlFile(vec![0; BLOCK_SIZE].into())))
+            .unwrap();
+        builder.finish().unwrap();
+        assert_eq!(fs::read_link(layout.join("pg_tblspc/16400")).unwrap(), location);
+        assert!(location.join(layout.version_directory()).is_dir());
     }
 
     #[test]

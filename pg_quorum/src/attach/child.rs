@@ -17,13 +17,15 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::build::{Builder, Built, ensure_slru_page};
-use super::clear::{Keep, clear};
+use super::clear::Keep;
 use super::failure::{Failure, Result};
 use super::layout::Layout;
 use super::report::{Report, Reporter};
 use super::take::{is_attached_directory, take};
-use super::{AttachSettings, import, wal_files};
+use super::{AttachSettings, clear, import, slots, wal_files};
 
+/// How long it is tried to get WAL that only replication slots need.
+const SLOTS_PATIENCE: Duration = Duration::from_secs(1);
 /// Items of an import that are read ahead of the network.
 const IMPORT_QUEUE: usize = 32;
 
@@ -256,7 +258,7 @@ async fn open_volume(
         .map_err(|error| Failure::new(format!("the epoch cannot begin at {start}: {error}")))?;
     append(&appender, start, &record, timeouts.quorum).await?;
     attachment.vdl = record.end;
-    wal_files::rebuild(&layout, &attachment, record.start, record.end, timeouts).await?;
+    rebuild_wal(&layout, &attachment, &record, timeouts).await?;
     control.set_shut_down_at(&state, record.start);
     make_readable(&layout, &control)?;
     write_control_file(&layout, &control)?;
@@ -300,8 +302,8 @@ async fn build_directory(
                     Keep::Slots if was_stopped_here => Keep::SlotsAndStatistics,
                     other => other,
                 };
-                clear(layout, keep)?;
-                begun = Some((Builder::new(layout), last_record_lsn));
+                clear::clear(layout, keep)?;
+                begun = Some((Builder::new(layout, attachment.volume), last_record_lsn));
             }
             (ImageEvent::Items(items), Some((builder, _))) => {
                 for item in items {
@@ -372,6 +374,28 @@ fn make_readable(layout: &Layout, control: &ControlFile) -> Result<()> {
         SlruKind::MultiXactMember,
         checkpoint.next_multi_offset / MEMBERS_PER_PAGE,
     )
+}
+
+/// The WAL of the segment that the epoch begins in; and what replication slots that were kept still need, if the nodes
+/// have it. Without it such a slot says, when it is used, that its WAL has been removed.
+async fn rebuild_wal(
+    layout: &Layout,
+    attachment: &Attachment,
+    record: &RawRecord,
+    timeouts: Timeouts,
+) -> Result<()> {
+    if let Some(wanted) = slots::oldest_wal(layout)?.filter(|wanted| *wanted < record.start) {
+        let patience = Timeouts {
+            quorum: SLOTS_PATIENCE,
+            ..timeouts
+        };
+        let rebuilt = wal_files::rebuild(layout, attachment, wanted, record.end, patience).await;
+        if rebuilt.is_ok() {
+            return Ok(());
+        }
+        clear::empty_wal(layout)?;
+    }
+    wal_files::rebuild(layout, attachment, record.start, record.end, timeouts).await
 }
 
 fn write_control_file(layout: &Layout, control: &ControlFile) -> Result<()> {

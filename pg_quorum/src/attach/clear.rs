@@ -57,6 +57,11 @@ pub fn clear(layout: &Layout, keep: Keep) -> Result<()> {
     remove_file(&layout.join("pg_logical/replorigin_checkpoint"))
 }
 
+/// Removes the WAL segments.
+pub fn empty_wal(layout: &Layout) -> Result<()> {
+    empty_directory(&layout.join("pg_wal"), &["archive_status"])
+}
+
 /// Makes the directories that a server expects to find.
 pub fn make_directories(layout: &Layout) -> Result<()> {
     for directory in DIRECTORIES {

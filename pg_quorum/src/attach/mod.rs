@@ -20,6 +20,7 @@ mod failure;
 mod import;
 mod layout;
 mod report;
+mod slots;
 mod state_files;
 mod take;
 mod wal_files;

@@ -36,8 +36,8 @@ pub struct Parts {
     /// A power of two of them.
     pub buckets: &'static [AtomicU32],
     pub entries: &'static [ChunkEntry],
-    /// Makes memory for this many entries exist; false if the disk is full.
-    pub back: fn(entries: usize) -> bool,
+    /// Makes memory for entries exist, in a range that had none; false if the disk is full.
+    pub back: fn(entries: std::ops::Range<usize>) -> bool,
 }
 
 /// The table.
@@ -364,10 +364,11 @@ impl ChunkTable {
         if index as usize >= self.parts.entries.len() {
             return Err(TableFull);
         }
-        if index >= header.backed.load(Ordering::Relaxed) {
+        let backed = header.backed.load(Ordering::Relaxed);
+        if index >= backed {
             let wanted = (index + ENTRIES_PER_GROWTH) as usize;
             let wanted = wanted.min(self.parts.entries.len());
-            if !(self.parts.back)(wanted) {
+            if !(self.parts.back)(backed as usize..wanted) {
                 return Err(TableFull);
             }
             header

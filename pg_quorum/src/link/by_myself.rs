@@ -61,6 +61,8 @@ pub fn ship_by_myself() {
         state().unlock_final_shipping();
         if let Err(error) = shipped {
             connection.has_given_up = true;
+            // Walsenders that wait for it are let go.
+            state().set_give_up_commits();
             pgrx::warning!(
                 "pg_quorum: the last WAL records could not be made durable within {} s: {error:#}",
                 patience.as_secs()

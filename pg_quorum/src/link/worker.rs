@@ -30,7 +30,7 @@ const TICK: Duration = Duration::from_millis(200);
 const STATUS_EVERY: Duration = Duration::from_secs(1);
 /// After a write to `pg_wal` the write position follows within microseconds, unless the process that wrote is
 /// not scheduled: that long the worker looks again each millisecond.
-const WRITE_GRACE: Duration = Duration::from_millis(3);
+const WRITE_GRACE: Duration = Duration::from_millis(50);
 /// How long it looks again without sleeping.
 const SPIN: Duration = Duration::from_micros(30);
 /// While the server stops: how often the backends that are left are counted.
@@ -62,7 +62,6 @@ pub struct Worker {
     last_tick: Instant,
     last_status: Instant,
     stop_deadline: Option<Instant>,
-    stop_patience: Duration,
 }
 
 impl Worker {
@@ -103,7 +102,6 @@ impl Worker {
             last_tick: now,
             last_status: now,
             stop_deadline: None,
-            stop_patience: settings.shutdown_patience,
         })
     }
 
@@ -124,7 +122,7 @@ impl Worker {
                 self.tick(now);
             }
             if worker::stop_requested()
-                && let Some(is_everything_durable) = self.may_stop(now)
+                && let Some(is_everything_durable) = self.may_stop(now, has_shipped)
             {
                 self.appender.announce_vdl(Duration::from_secs(1)).await;
                 self.publish_status();
@@ -146,6 +144,7 @@ impl Worker {
             self.hot_until = Instant::now() + WRITE_GRACE;
         }
         let Some(batch) = self.reader.next_batch(server::written_lsn(), BATCH_BYTES)? else {
+            self.state.note_look(self.reader.end());
             return Ok(false);
         };
         let counters = &self.state.counters;
@@ -204,8 +203,15 @@ impl Worker {
     }
 
     /// Asked to stop: says when it is time, and whether everything is durable then.
-    fn may_stop(&mut self, now: Instant) -> Option<bool> {
-        let deadline = *self.stop_deadline.get_or_insert(now + self.stop_patience);
+    ///
+    /// What has been written last may end inside a record, whose rest nobody is left to write before the
+    /// checkpointer: it ships that by itself.
+    fn may_stop(&mut self, now: Instant, has_shipped: bool) -> Option<bool> {
+        if !server::is_stopping() {
+            return None;
+        }
+        let patience = crate::settings::shutdown_timeout();
+        let deadline = *self.stop_deadline.get_or_insert(now + patience);
         let is_over = now >= deadline && self.quorum_watch.is_lost();
         if is_over && !self.state.give_up_commits() {
             pgrx::warning!(
@@ -216,11 +222,10 @@ impl Worker {
         if self.state.give_up_commits() {
             syncrep::terminate_waiters();
         }
-        if !server::is_stopping() || server::ordinary_backends() > 0 {
+        if server::ordinary_backends() > 0 {
             return None;
         }
-        let is_everything_durable =
-            self.reader.end() <= self.state.vdl() && server::written_lsn() <= self.reader.end();
+        let is_everything_durable = !has_shipped && self.reader.end() <= self.state.vdl();
         (is_everything_durable || is_over).then_some(is_everything_durable)
     }
 

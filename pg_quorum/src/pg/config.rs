@@ -36,6 +36,20 @@ pub fn hold(name: &str, value: &str) {
     }
 }
 
+/// Sets it for this session, above its configuration.
+pub fn set_for_session(name: &str, value: &str) {
+    let (name, value) = (c_text(name), c_text(value));
+    // SAFETY: as in `hold`.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            GucContext::PGC_USERSET,
+            GucSource::PGC_S_SESSION,
+        );
+    }
+}
+
 /// Bytes of a WAL segment file.
 pub fn wal_segment_bytes() -> u64 {
     // SAFETY: a plain variable, fixed before any library is loaded.

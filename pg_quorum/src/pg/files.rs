@@ -1,8 +1,8 @@
 //! File calls of the main program: its import slots of `pwrite`, `fdatasync`, `open`, `pread` and `fopen`.
 //!
 //! - `pwrite` from the WAL buffers is `XLogWrite` (`xlog.c` 15.18), and only that: the link worker is told.
-//! - `fdatasync` is `issue_xlog_fsync`, and only that (`pg_fdatasync` has no other caller): it does nothing,
-//!   because the local log is a cache. Once the link worker has left, it ships.
+//! - `fdatasync` of a WAL segment is `issue_xlog_fsync`: it does nothing, because the local log is a cache. Once the
+//!   link worker has left, it ships.
 //! - `open` remembers which descriptor is which WAL segment.
 //! - `pread` of a WAL segment by somebody who passes WAL on (walsenders, logical decoding) hands out nothing
 //!   at or above the VDL. Recovery and two-phase reads are not that.
@@ -22,8 +22,8 @@ use pgrx::pg_sys;
 
 use super::elf::{ElfError, MainProgram};
 use super::patch::Patch;
-use super::wal_files;
 use super::{interrupts, report};
+use super::{wal, wal_files};
 use crate::settings;
 use crate::shared::{self, VdlWait};
 
@@ -36,6 +36,7 @@ type Pread = unsafe extern "C-unwind" fn(c_int, *mut c_void, size_t, off_t) -> s
 /// What the slots held: the C library's functions.
 struct Originals {
     pwrite: Pwrite,
+    fdatasync: Fdatasync,
     open: Open,
     pread: Pread,
     fopen: Fopen,
@@ -78,6 +79,7 @@ pub fn find(program: &MainProgram) -> Result<Vec<Patch>, ElfError> {
     let originals = unsafe {
         Originals {
             pwrite: std::mem::transmute::<usize, Pwrite>(targets[0]),
+            fdatasync: std::mem::transmute::<usize, Fdatasync>(targets[1]),
             open: std::mem::transmute::<usize, Open>(targets[2]),
             pread: std::mem::transmute::<usize, Pread>(targets[3]),
             fopen: std::mem::transmute::<usize, Fopen>(targets[4]),
@@ -145,6 +147,9 @@ unsafe extern "C-unwind" fn pwrite(
 
 /// The far limit: the local log may not run ahead of the quorum by more than what `wal_keep_size` protects.
 /// Under the WAL write lock, in a critical section; the link worker needs neither.
+///
+/// A record that is larger than the limit becomes whole only when this write and others have returned: when all before
+/// it is durable and the link worker finds nothing more to ship, waiting is futile.
 fn hold_back(shared: &shared::SharedState, write_end: Lsn) {
     let limit = settings::hard_unshipped_bytes();
     let needed = Lsn(write_end.0.saturating_sub(limit));
@@ -152,12 +157,18 @@ fn hold_back(shared: &shared::SharedState, write_end: Lsn) {
     if !vdl.is_valid() || vdl >= needed {
         return;
     }
-    let is_over = || shared.give_up_commits() || shared.fenced() || shared.link_gone();
+    let looks = shared.looks();
+    let is_futile = || shared.looks() >= looks + 2 && shared.vdl() >= shared.shipped_to();
+    let is_over = || shared.give_up_commits() || shared.fenced() || shared.link_gone() || is_futile();
     shared.wait_for_vdl(needed, None, &is_over);
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn fdatasync(_fd: c_int) -> c_int {
+unsafe extern "C-unwind" fn fdatasync(fd: c_int) -> c_int {
+    if wal_files::segment_start(fd).is_none() {
+        // SAFETY: the caller's argument.
+        return unsafe { (originals().fdatasync)(fd) };
+    }
     if shared::try_state().is_some_and(shared::SharedState::link_gone) {
         let errno = errno();
         crate::link::ship_by_myself();
@@ -195,9 +206,16 @@ unsafe extern "C-unwind" fn fopen(path: *const c_char, mode: *const c_char) -> *
     unsafe { (originals().fopen)(path, mode) }
 }
 
-/// `basebackup.c` (15.18) opens the files that it sends as `./…` and `pg_tblspc/…`, to read only; nothing else in a
-/// walsender does. The md files are a cache with holes: a copy of them would be silently broken.
+/// `basebackup.c` (15.18) opens the files that it sends as `./…` and `pg_tblspc/…`, to read only, in a state of its
+/// own. The md files are a cache with holes: a copy of them would be silently broken.
 fn refuse_base_backup(path: &[u8]) {
+    // SAFETY: this walsender's own slot in shared memory, once it has one.
+    let is_backup = unsafe {
+        !pg_sys::MyWalSnd.is_null() && (*pg_sys::MyWalSnd).state == pg_sys::WalSndState::WALSNDSTATE_BACKUP
+    };
+    if !is_backup {
+        return;
+    }
     if path.starts_with(b"./") || path.starts_with(b"pg_tblspc/") {
         report::error(
             PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
@@ -273,12 +291,10 @@ fn wait_until_durable(end: Lsn) -> Option<Lsn> {
 
 /// The flushed part may end inside a record, which becomes durable only with its rest.
 fn push_along() {
+    wal::flush_inserted();
     if shared::try_state().is_some_and(shared::SharedState::link_gone) {
         crate::link::ship_by_myself();
-        return;
     }
-    // SAFETY: not in recovery; flushes what has been inserted, which every process may do.
-    unsafe { pg_sys::XLogFlush(pg_sys::GetXLogInsertEndRecPtr()) };
 }
 
 fn errno() -> c_int {

@@ -33,6 +33,7 @@ pub fn run_in_child(
     mut on_line: impl FnMut(&str),
 ) -> std::io::Result<ChildEnd> {
     let (read_end, write_end) = pipe()?;
+    let parent = std::process::id();
     // SAFETY: the postmaster has one thread, so the child may use everything it inherits.
     let pid = unsafe { libc::fork() };
     if pid < 0 {
@@ -40,7 +41,7 @@ pub fn run_in_child(
     }
     if pid == 0 {
         drop(read_end);
-        become_helper(write_end.as_raw_fd());
+        become_helper(write_end.as_raw_fd(), parent);
         let code = std::panic::catch_unwind(AssertUnwindSafe(|| work(write_end))).unwrap_or(101);
         // SAFETY: ends the process without running the postmaster's exit callbacks.
         unsafe { libc::_exit(code) }
@@ -61,12 +62,15 @@ fn pipe() -> std::io::Result<(File, File)> {
 }
 
 /// In the child: nothing of the postmaster's is left but memory, standard streams and the pipe.
-fn become_helper(pipe: RawFd) {
+fn become_helper(pipe: RawFd, parent: u32) {
     // SAFETY: each call takes plain numbers or local memory; on_exit_reset forgets the postmaster's exit
     // callbacks; `pipe` is open and above the standard streams.
     unsafe {
         pg_sys::on_exit_reset();
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        if libc::getppid().unsigned_abs() != parent {
+            libc::_exit(1); // it died before that
+        }
         for signal in [
             libc::SIGHUP,
             libc::SIGINT,

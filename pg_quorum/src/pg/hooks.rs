@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 
 use super::elf::{ElfError, MainProgram};
 use super::patch::{self, Patch};
-use super::{config, files, md15, presence_file, report, shmem, smgr, syncrep, utility, xact};
+use super::{config, files, md15, presence_file, report, shmem, smgr, utility, xact};
 use crate::{attach, link, settings, shared};
 
 /// All that is to be swapped, found and checked.
@@ -109,7 +109,6 @@ unsafe extern "C-unwind" fn startup() {
     create_wakeups();
     create_presence();
     files::learn_wal_buffers();
-    syncrep::define_standby();
     explain_held_once();
     swap();
     attach::attach();

@@ -21,6 +21,7 @@ pub mod shmem;
 mod smgr;
 pub mod syncrep;
 mod utility;
+pub mod wal;
 mod wal_files;
 pub mod worker;
 mod xact;

@@ -70,17 +70,26 @@ fn empty(file: &File) -> io::Result<()> {
     allocate(file, 0, ENTRIES_AT)
 }
 
-fn back(entries: usize) -> bool {
+fn back(entries: std::ops::Range<usize>) -> bool {
     let Some(mapped) = MAPPED.get() else { return false };
-    allocate(&mapped.file, ENTRIES_AT, entries * size_of::<ChunkEntry>()).is_ok()
+    let at = |entry: usize| ENTRIES_AT + entry * size_of::<ChunkEntry>();
+    allocate(
+        &mapped.file,
+        at(entries.start),
+        at(entries.end) - at(entries.start),
+    )
+    .is_ok()
 }
 
 fn allocate(file: &File, from: usize, bytes: usize) -> io::Result<()> {
     let offset = |bytes: usize| libc::off_t::try_from(bytes).expect("the file's size fits");
-    // SAFETY: a descriptor that we own; no pointers.
-    match unsafe { libc::posix_fallocate(file.as_raw_fd(), offset(from), offset(bytes)) } {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error)),
+    loop {
+        // SAFETY: a descriptor that we own; no pointers.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), offset(from), offset(bytes)) } {
+            0 => return Ok(()),
+            libc::EINTR => {}
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
     }
 }
 

@@ -295,13 +295,13 @@ fn is_never_synced(reln: SMgrRelation) -> bool {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn create(reln: SMgrRelation, number: ForkNumber::Type, is_redo: bool) {
+    // SAFETY: the arguments that smgr.c passed; an ERROR (it exists) becomes an unwinding panic here.
+    unsafe { guarded(|| (md().create)(reln, number, is_redo)) }
     if let Some(target) = Target::of(reln, number)
         && !is_redo
     {
         table().remove_fork(target.fork); // nothing of an earlier relation with this number
     }
-    // SAFETY: the arguments that smgr.c passed.
-    unsafe { (md().create)(reln, number, is_redo) }
 }
 
 #[pg_guard]

@@ -11,23 +11,6 @@ const WAIT_COMPLETE: i32 = 2;
 const _: () = assert!(size_of::<pg_sys::WalSndCtlData>() == 80);
 const _: () = assert!(std::mem::offset_of!(pg_sys::WalSndCtlData, lsn) == 48);
 
-/// Place of `sync_standbys_defined`, since 15.13 `sync_standbys_status`, in `WalSndCtlData`.
-const STATUS_OFFSET: usize = std::mem::offset_of!(pg_sys::WalSndCtlData, lsn) + 3 * size_of::<u64>();
-/// `SYNC_STANDBY_INIT | SYNC_STANDBY_DEFINED`; true in older minor releases.
-const STATUS_DEFINED: u8 = 0x03;
-
-/// Makes commits wait from the first one on. The checkpointer does it when it starts (`SyncRepUpdateSyncStandbysDefined`);
-/// before 15.13 the commits of sessions that are faster did not wait. In `shmem_startup_hook`, when nobody else runs.
-pub fn define_standby() {
-    // SAFETY: WalSndShmemInit has made the struct before the hook runs; the byte is inside of it.
-    unsafe {
-        pg_sys::WalSndCtl
-            .byte_add(STATUS_OFFSET)
-            .cast::<u8>()
-            .write(STATUS_DEFINED)
-    }
-}
-
 /// Moves the queues of all three modes to `vdl` and wakes every session whose commit is below it, in LSN
 /// order (`SyncRepReleaseWaiters` and `SyncRepWakeQueue`). Link worker's main thread, or a process that ships
 /// the last records. Returns how many were woken.

@@ -16,7 +16,8 @@ use pgrx::pg_guard;
 use pgrx::pg_sys::{self, NodeTag, Oid, TransactionStmtKind};
 
 use super::presence_file::{table, try_table};
-use super::{interrupts, report, xact};
+use super::xact::Waits;
+use super::{interrupts, report, wal, xact};
 use crate::settings;
 use crate::shared::{self, VdlWait};
 
@@ -30,6 +31,8 @@ struct Move {
     from: DatabaseKey,
     to: DatabaseKey,
     is_carried: bool,
+    /// The new place is committed: what follows only removes the old one's files.
+    is_committed: bool,
 }
 
 thread_local! {
@@ -73,7 +76,7 @@ unsafe extern "C-unwind" fn process_utility(
     let mut afterwards = Afterwards::Nothing;
     // SAFETY: PostgreSQL passes a PlannedStmt; the rest are its own arguments, passed on.
     unsafe {
-        prepare(&raw mut statement, &raw mut afterwards);
+        prepare(&raw mut statement, context, &raw mut afterwards);
         let next = NEXT_UTILITY
             .get()
             .copied()
@@ -117,19 +120,31 @@ mod unguarded {
 /// # Safety
 /// Both point to live values, `statement` to PostgreSQL's own.
 #[pg_guard]
-unsafe extern "C-unwind" fn prepare(statement: *mut *mut pg_sys::PlannedStmt, afterwards: *mut Afterwards) {
+unsafe extern "C-unwind" fn prepare(
+    statement: *mut *mut pg_sys::PlannedStmt,
+    context: pg_sys::ProcessUtilityContext::Type,
+    afterwards: *mut Afterwards,
+) {
+    // Elsewhere the commands that must be alone in their transaction are about to fail.
+    let is_alone = context == pg_sys::ProcessUtilityContext::PROCESS_UTILITY_TOPLEVEL;
     // SAFETY: the caller's promise; a utility node is of the type that its tag names.
     unsafe {
         let node = (**statement).utilityStmt;
         match (*node).type_ {
-            NodeTag::T_TransactionStmt => end_prepared(node.cast()),
-            NodeTag::T_CreatedbStmt => create_database(statement),
+            NodeTag::T_TransactionStmt if is_alone => end_prepared(node.cast()),
+            NodeTag::T_CreatedbStmt => {
+                xact::wait_at_commit();
+                create_database(statement);
+            }
+            NodeTag::T_CreateTableSpaceStmt | NodeTag::T_DropTableSpaceStmt => xact::wait_at_commit(),
             NodeTag::T_DropdbStmt => {
+                xact::wait_at_commit();
                 let name = (*node.cast::<pg_sys::DropdbStmt>()).dbname;
                 *afterwards = Afterwards::ForgetDatabase(pg_sys::get_database_oid(name, true));
             }
-            NodeTag::T_AlterDatabaseStmt => {
+            NodeTag::T_AlterDatabaseStmt if is_alone => {
                 if let Some(planned) = planned_move(node.cast()) {
+                    xact::wait_at_commit();
                     MOVE.set(Some(planned));
                     *afterwards = Afterwards::ForgetOldPlace(planned);
                 }
@@ -166,8 +181,9 @@ unsafe fn end_prepared(node: *mut pg_sys::TransactionStmt) {
         kind,
         TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED | TransactionStmtKind::TRANS_STMT_ROLLBACK_PREPARED
     );
-    if waits {
-        xact::open_window(); // closed by the end of the transaction that the command runs in
+    // SAFETY: reads this process's transaction state. In a block the command fails, and the block may go on.
+    if waits && !unsafe { pg_sys::IsTransactionBlock() } {
+        xact::open_window(Waits::Always); // closed by the end of the transaction that the command runs in
     }
 }
 
@@ -216,6 +232,7 @@ unsafe fn planned_move(node: *mut pg_sys::AlterDatabaseStmt) -> Option<Move> {
             from: key(old),
             to: key(new),
             is_carried: false,
+            is_committed: false,
         })
     }
 }
@@ -234,22 +251,32 @@ pub fn before_commit() {
             report
         });
     }
-    // SAFETY: in a transaction of a running server; flushes what has been inserted.
-    let copied_at = unsafe {
-        let end = pg_sys::GetXLogInsertEndRecPtr();
-        pg_sys::XLogFlush(end);
-        Lsn(end)
-    };
+    // SAFETY: in a transaction of a running server.
+    let copied_at = Lsn(unsafe { pg_sys::GetXLogInsertEndRecPtr() });
+    wal::flush_inserted();
     shared::state().raise_read_floor(copied_at);
 }
 
-/// After an abort: the new place is none.
+/// After a commit: the database is in its new place.
+pub fn after_commit() {
+    if let Some(mut planned) = MOVE.get().filter(|planned| planned.is_carried) {
+        planned.is_committed = true;
+        MOVE.set(Some(planned));
+    }
+}
+
+/// After an abort: the place where the database is not.
 pub fn after_abort() {
     if let Some(planned) = MOVE.take()
         && let Some(table) = try_table()
         && planned.is_carried
     {
-        table.remove_database(planned.to.db, Some(planned.to.spc));
+        let gone = if planned.is_committed {
+            planned.from
+        } else {
+            planned.to
+        };
+        table.remove_database(gone.db, Some(gone.spc));
     }
 }
 
@@ -270,6 +297,15 @@ unsafe fn alter_system(node: *mut pg_sys::AlterSystemStmt) {
             PgSqlErrorCode::ERRCODE_CANT_CHANGE_RUNTIME_PARAM,
             format!("parameter \"{name}\" is held by pg_quorum"),
             |report| report.set_detail("The durability of the volume depends on it."),
+        );
+    }
+    // SAFETY: the caller's promise; the result is null or a C string.
+    let value = unsafe { text(pg_sys::ExtractSetVariableArgs((*node).setstmt)) };
+    if let Some(why) = settings::would_be_refused(&name, &value) {
+        report::error(
+            PgSqlErrorCode::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("a pg_quorum server does not start with {name} = {value}"),
+            |report| report.set_detail(why),
         );
     }
 }

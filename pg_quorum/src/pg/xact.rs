@@ -20,7 +20,7 @@ use std::time::Instant;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, SyncCommitLevel, XactEvent};
 
-use super::{interrupts, utility};
+use super::{config, interrupts, utility};
 use crate::shared;
 
 const SIGNALS: [c_int; 2] = [libc::SIGINT, libc::SIGTERM];
@@ -38,6 +38,7 @@ thread_local! {
     /// `synchronous_commit` as the session has it, while the window uses another value.
     static SESSION_LEVEL: Cell<Option<c_int>> = const { Cell::new(None) };
     static SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
+    static MUST_WAIT: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Once, in the postmaster; its children inherit the registration.
@@ -51,12 +52,17 @@ unsafe extern "C-unwind" fn at_transaction_event(event: XactEvent::Type, _argume
     match event {
         XactEvent::XACT_EVENT_PRE_COMMIT => {
             utility::before_commit();
-            open_window();
+            open_window(if MUST_WAIT.get() {
+                Waits::Always
+            } else {
+                Waits::AsSet
+            });
         }
-        XactEvent::XACT_EVENT_PRE_PREPARE => open_window(),
+        XactEvent::XACT_EVENT_PRE_PREPARE => open_window(Waits::Always),
         XactEvent::XACT_EVENT_COMMIT | XactEvent::XACT_EVENT_PREPARE => {
             count_wait();
             close_window();
+            utility::after_commit();
         }
         XactEvent::XACT_EVENT_ABORT => {
             close_window();
@@ -66,9 +72,23 @@ unsafe extern "C-unwind" fn at_transaction_event(event: XactEvent::Type, _argume
     }
 }
 
+/// Whether `synchronous_commit = off` lets a commit go without a wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Waits {
+    AsSet,
+    /// Stock PostgreSQL flushes in any case: both phases of two-phase commit (`EndPrepare`,
+    /// `RecordTransactionCommitPrepared`), and what calls `ForceSyncCommit`. Here a flush makes nothing durable.
+    Always,
+}
+
+/// This transaction runs a command that calls `ForceSyncCommit`.
+pub fn wait_at_commit() {
+    MUST_WAIT.set(true);
+}
+
 /// Opens the window. What is pending already is honoured now, while the transaction can still abort, if the
 /// caller may be interrupted; otherwise it is noted.
-pub fn open_window() {
+pub fn open_window(waits: Waits) {
     stand_before_handlers();
     IN_WINDOW.store(true, Ordering::SeqCst);
     interrupts::leave();
@@ -77,7 +97,7 @@ pub fn open_window() {
             noted.store(true, Ordering::SeqCst);
         }
     }
-    raise_commit_level();
+    raise_commit_level(waits);
     // SAFETY: reads this process's transaction state.
     let has_xid = unsafe { pg_sys::GetTopTransactionIdIfAny() } != pg_sys::InvalidTransactionId;
     SINCE.set(has_xid.then(Instant::now));
@@ -85,6 +105,7 @@ pub fn open_window() {
 
 /// Closes the window, if one is open, and raises again what was noted.
 pub fn close_window() {
+    MUST_WAIT.set(false);
     if !IN_WINDOW.swap(false, Ordering::SeqCst) {
         return;
     }
@@ -109,21 +130,22 @@ fn count_wait() {
 
 /// `local` counts as `on`, because the local log is not durable; so does `off` in logical-replication apply
 /// workers, which report positions upstream as durable.
-fn raise_commit_level() {
+fn raise_commit_level(waits: Waits) {
     // SAFETY: a plain variable of this process.
     let level = unsafe { pg_sys::synchronous_commit };
+    // SAFETY: reads this process's kind.
+    let is_apply_worker = unsafe { pg_sys::IsLogicalWorker() };
     let is_too_low = match level.cast_unsigned() {
         SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH => true,
-        // SAFETY: reads this process's kind.
-        SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF => unsafe { pg_sys::IsLogicalWorker() },
+        SyncCommitLevel::SYNCHRONOUS_COMMIT_OFF => is_apply_worker || waits == Waits::Always,
         _ => false,
     };
-    if is_too_low {
-        // SAFETY: reads this process's kind. An apply worker keeps the level: it also ends prepared
-        // transactions, outside of any transaction's own end.
-        if !unsafe { pg_sys::IsLogicalWorker() } {
-            SESSION_LEVEL.set(Some(level));
-        }
+    if is_too_low && is_apply_worker {
+        // For good: it also ends prepared transactions, outside of any transaction's own end. Its subscription's
+        // setting comes with a lower priority (`maybe_reread_subscription`, `worker.c` 15.18).
+        config::set_for_session("synchronous_commit", "on");
+    } else if is_too_low {
+        SESSION_LEVEL.set(Some(level));
         set_commit_level(SyncCommitLevel::SYNCHRONOUS_COMMIT_REMOTE_FLUSH.cast_signed());
     }
 }
@@ -182,10 +204,32 @@ extern "C" fn note_signal(signal: c_int) {
             NOTED[index].store(true, Ordering::SeqCst);
             return;
         }
-        // SAFETY: a plain variable of this process, of word size; from here on nothing reaches the client.
-        unsafe { pg_sys::whereToSendOutput = pg_sys::CommandDest::DestNone };
+        give_up_waiting();
+        return;
     }
     call_handler(index);
+}
+
+/// Ends the wait as a termination does, whatever the process makes of SIGTERM otherwise: a background worker's own
+/// handler may only note it, or end the process in the middle of its commit. In a signal handler.
+fn give_up_waiting() {
+    // SAFETY: plain variables of this process that its signal handlers set, and its own latch; from here on nothing
+    // reaches the client.
+    unsafe {
+        pg_sys::whereToSendOutput = pg_sys::CommandDest::DestNone;
+        (&raw mut pg_sys::ProcDiePending).write_volatile(1);
+        (&raw mut pg_sys::InterruptPending).write_volatile(1);
+        unguarded::SetLatch(pg_sys::MyLatch);
+    }
+}
+
+/// PostgreSQL's functions without pgrx's guard, which is not for signal handlers.
+mod unguarded {
+    use super::pg_sys;
+
+    unsafe extern "C-unwind" {
+        pub fn SetLatch(latch: *mut pg_sys::Latch);
+    }
 }
 
 /// Whether this process stands in the synchronous-replication queue: also outside of the window, as apply workers

@@ -56,6 +56,8 @@ pub struct SharedState {
     wal_writes: AtomicU64,
     read_floor: AtomicU64,
     final_shipping: AtomicU32,
+    looks: AtomicU64,
+    shipped_to: AtomicU64,
     /// Why commits wait, or who took the volume: for SQL and messages.
     pub link_message: SharedText<512>,
     pub volume: SharedText<40>,
@@ -203,6 +205,22 @@ impl SharedState {
     /// `wal_writes` again after this call.
     pub fn set_worker_sleeps(&self, sleeps: bool) {
         self.worker_sleeps.store(sleeps, Ordering::SeqCst);
+    }
+
+    /// Link worker: it has looked for whole records behind `shipped_to` and found none.
+    pub fn note_look(&self, shipped_to: Lsn) {
+        self.shipped_to.store(shipped_to.0, Ordering::SeqCst);
+        self.looks.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often the link worker has found nothing to ship.
+    pub fn looks(&self) -> u64 {
+        self.looks.load(Ordering::SeqCst)
+    }
+
+    /// End of the last record that was shipped, when the link worker looked last.
+    pub fn shipped_to(&self) -> Lsn {
+        Lsn(self.shipped_to.load(Ordering::SeqCst))
     }
 
     /// Pages that are fetched are at least of this LSN: no page that is absent locally was changed after it.

@@ -215,10 +215,7 @@ impl<'a> Image<'a> {
             match key {
                 MetaKey::Database(database) => databases.entry(database).or_default().0 = value,
                 MetaKey::RelationMap(database) => databases.entry(database).or_default().1 = value,
-                MetaKey::Tablespace(spc) => out.item(ContentItem::Tablespace {
-                    spc,
-                    location: String::from_utf8(value.to_vec()).map_err(|_| damaged())?,
-                }),
+                MetaKey::Tablespace(spc) => out.item(ContentItem::Tablespace { spc, location: value }),
                 MetaKey::Prepared(xid) => {
                     let value = PreparedValue::from_bytes(&value).ok_or_else(damaged)?;
                     out.item(ContentItem::PreparedTransaction {
@@ -256,14 +253,11 @@ impl<'a> Image<'a> {
     }
 
     fn slrus(&self, state: &CheckpointState, out: &mut Out<'_>) -> Result<(), DerivedError> {
-        let oldest_offset = match slru_range::oldest_offset_place(state) {
-            None => None,
-            Some((page, at)) => self.multixact_offset(page, at)?,
-        };
+        let first_member = self.first_member(state)?;
         let ranges = [
             Some(slru_range::clog(state)),
             Some(slru_range::multixact_offsets(state)),
-            Some(slru_range::multixact_members(state, oldest_offset)),
+            Some(slru_range::multixact_members(state, first_member)),
             slru_range::commit_timestamps(state),
         ];
         for range in ranges.into_iter().flatten() {
@@ -281,18 +275,26 @@ impl<'a> Image<'a> {
         Ok(())
     }
 
-    /// A multixact's first member; 0, which is none, reads as not known.
-    fn multixact_offset(&self, page: u32, at: usize) -> Result<Option<u32>, DerivedError> {
-        let key = PageKey::Slru {
-            kind: SlruKind::MultiXactOffset,
-            page,
-        };
-        let offset = match read_pages::page(self.engine, key, self.at)? {
-            ReadPage::Page(page) => u32::from_le_bytes([page[at], page[at + 1], page[at + 2], page[at + 3]]),
-            ReadPage::Zeros => 0,
-            ReadPage::Failed(why) => return Err(DerivedError::Damaged(why)),
-        };
-        Ok((offset != 0).then_some(offset))
+    /// The first member of the oldest multixact that has any. One that was given out right before a crash may have
+    /// none: neither it nor its members are in the log.
+    fn first_member(&self, state: &CheckpointState) -> Result<Option<u32>, DerivedError> {
+        for (page, bytes) in slru_range::offset_places(state) {
+            let key = PageKey::Slru {
+                kind: SlruKind::MultiXactOffset,
+                page,
+            };
+            match read_pages::page(self.engine, key, self.at)? {
+                ReadPage::Page(page) => {
+                    let first = slru_range::first_offset(&page[bytes]);
+                    if first.is_some() {
+                        return Ok(first);
+                    }
+                }
+                ReadPage::Zeros => {}
+                ReadPage::Failed(why) => return Err(DerivedError::Damaged(why)),
+            }
+        }
+        Ok(None)
     }
 
     /// Pages in runs of adjacent ones.

@@ -27,8 +27,8 @@ pub enum ContentItem {
         /// Empty if there is none.
         relation_map: Bytes,
     },
-    /// Location empty: in place.
-    Tablespace { spc: u32, location: String },
+    /// The location is a path in no particular encoding; empty: in place.
+    Tablespace { spc: u32, location: Bytes },
     PreparedTransaction {
         xid: u32,
         start: Lsn,

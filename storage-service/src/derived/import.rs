@@ -157,7 +157,7 @@ impl Import {
                 }
             }
             ContentItem::Tablespace { spc, location } => {
-                self.put(&MetaKey::Tablespace(spc), location.into());
+                self.put(&MetaKey::Tablespace(spc), location);
             }
             ContentItem::PreparedTransaction {
                 xid,

@@ -231,7 +231,7 @@ impl Changes {
                 self.put(lsn, MetaKey::RelationMap(database), None);
             }
             MetaChange::TablespaceCreated { spc, location } => {
-                self.put(lsn, MetaKey::Tablespace(spc), Some(location.into()));
+                self.put(lsn, MetaKey::Tablespace(spc), Some(own(&location)));
             }
             MetaChange::TablespaceDropped { spc } => self.put(lsn, MetaKey::Tablespace(spc), None),
             MetaChange::RelationMapUpdated { database, map } => {

@@ -1,7 +1,12 @@
 //! Which pages of the logs of transaction state are in use.
 
+use std::ops::Range;
+
 use pg_quorum_types::{BLOCK_SIZE, SlruKind};
 use pg_quorum_wal::CheckpointState;
+
+/// A multixact's entry: the offset of its first member among the members, 0 for none (`multixact.c`, 15.18).
+const OFFSET_BYTES: usize = 4;
 
 /// Entries on a page: transactions (two bits each), multixacts (four bytes), members (groups of four in
 /// twenty bytes), transactions (ten bytes). `clog.c`, `multixact.c`, `commit_ts.c`, 15.18.
@@ -9,7 +14,7 @@ const fn entries_per_page(kind: SlruKind) -> u32 {
     let page = BLOCK_SIZE as u32;
     match kind {
         SlruKind::Clog => page * 4,
-        SlruKind::MultiXactOffset => page / 4,
+        SlruKind::MultiXactOffset => page / OFFSET_BYTES as u32,
         SlruKind::MultiXactMember => page / 20 * 4,
         SlruKind::CommitTs => page / 10,
     }
@@ -65,22 +70,41 @@ pub fn multixact_offsets(state: &CheckpointState) -> PageRange {
     )
 }
 
-/// Where the oldest multixact's offset stands: page of the offsets, byte in it. `None` if there is no
-/// multixact.
-pub fn oldest_offset_place(state: &CheckpointState) -> Option<(u32, usize)> {
-    let checkpoint = &state.checkpoint;
-    if checkpoint.oldest_multi == checkpoint.next_multi {
-        return None;
-    }
+/// Where the offsets of the multixacts stand, from the oldest one on, without the next one's: pages of the offsets,
+/// and the bytes of each that belong to them.
+///
+/// Where the counter wraps it skips 0, whose offset is none like that of a multixact that was lost in a crash.
+pub fn offset_places(state: &CheckpointState) -> impl Iterator<Item = (u32, Range<usize>)> {
+    let checkpoint = state.checkpoint;
+    let range = multixact_offsets(state);
     let per_page = entries_per_page(SlruKind::MultiXactOffset);
-    let entry = checkpoint.oldest_multi % per_page;
-    Some((checkpoint.oldest_multi / per_page, entry as usize * 4))
+    let byte_of = move |multi: u32| (multi % per_page) as usize * OFFSET_BYTES;
+    range.pages().filter_map(move |page| {
+        let begin = match page == range.first {
+            true => byte_of(checkpoint.oldest_multi),
+            false => 0,
+        };
+        let end = match page == range.last {
+            true => byte_of(checkpoint.next_multi),
+            false => BLOCK_SIZE,
+        };
+        (begin < end).then_some((page, begin..end))
+    })
 }
 
-/// Members from the oldest multixact's first one, if known, to the next one.
-pub fn multixact_members(state: &CheckpointState, oldest_offset: Option<u32>) -> PageRange {
+/// The first offset that is known in a page's bytes that [`offset_places`] named.
+pub fn first_offset(offsets: &[u8]) -> Option<u32> {
+    let (offsets, _) = offsets.as_chunks::<OFFSET_BYTES>();
+    offsets
+        .iter()
+        .map(|offset| u32::from_le_bytes(*offset))
+        .find(|offset| *offset != 0)
+}
+
+/// Members from the first one that is in use, `None` if no multixact has any, to the next one.
+pub fn multixact_members(state: &CheckpointState, first_member: Option<u32>) -> PageRange {
     let next = state.checkpoint.next_multi_offset;
-    PageRange::of_entries(SlruKind::MultiXactMember, oldest_offset.unwrap_or(next), next)
+    PageRange::of_entries(SlruKind::MultiXactMember, first_member.unwrap_or(next), next)
 }
 
 /// Transactions from the oldest with a timestamp to the next one; `None` if they are not tracked.
@@ -106,6 +130,39 @@ mod tests {
         assert_eq!(pages, [131_070, 131_071, 0, 1, 2]);
         let one = PageRange::of_entries(SlruKind::MultiXactMember, 1, 1635);
         assert_eq!(one.pages().collect::<Vec<_>>(), [0]);
+    }
+
+    fn places_of_offsets(oldest_multi: u32, next_multi: u32) -> Vec<(u32, Range<usize>)> {
+        let mut state = CheckpointState::default();
+        state.checkpoint.oldest_multi = oldest_multi;
+        state.checkpoint.next_multi = next_multi;
+        offset_places(&state).collect()
+    }
+
+    #[test]
+    fn offsets_are_looked_for_from_the_oldest_multixact_to_the_next_one() {
+        assert_eq!(places_of_offsets(1, 1), []);
+        assert_eq!(places_of_offsets(5, 9), [(0, 20..36)]);
+        assert_eq!(places_of_offsets(2047, 2048), [(0, 8188..8192)]);
+        assert_eq!(
+            places_of_offsets(2047, 4097),
+            [(0, 8188..8192), (1, 0..8192), (2, 0..4)]
+        );
+        let last_page = u32::MAX / 2048;
+        assert_eq!(
+            places_of_offsets(u32::MAX, 2),
+            [(last_page, 8188..8192), (0, 0..8)]
+        );
+    }
+
+    #[test]
+    fn multixacts_that_were_lost_in_a_crash_have_no_offset() {
+        let offsets: Vec<u8> = [0_u32, 0, 1700, 1702]
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .collect();
+        assert_eq!(first_offset(&offsets), Some(1700));
+        assert_eq!(first_offset(&offsets[..8]), None);
     }
 
     #[test]

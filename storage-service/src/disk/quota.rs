@@ -1,4 +1,6 @@
 //! A disk that is full when the files that were written through it have so many bytes.
+//!
+//! A write that does not fit is done as far as there is room and then fails, as the kernel does it.
 
 use std::collections::HashMap;
 use std::io;
@@ -22,8 +24,8 @@ struct Usage {
 }
 
 impl Usage {
-    /// Notes that a file grows to `bytes`, unless there is no room.
-    fn grow(&self, path: &Path, bytes: u64) -> io::Result<()> {
+    /// Notes that a file grows to `bytes`, or as far as there is room. Returns the length that it may have.
+    fn grow(&self, path: &Path, bytes: u64) -> u64 {
         let mut lengths = self.lengths.lock();
         let others: u64 = lengths
             .iter()
@@ -31,11 +33,10 @@ impl Usage {
             .map(|(_, length)| length)
             .sum();
         let own = lengths.get(path).copied().unwrap_or(0);
-        if bytes > own && others + bytes > self.limit.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        lengths.insert(path.to_owned(), bytes.max(own));
-        Ok(())
+        let room = self.limit.load(Ordering::Relaxed).saturating_sub(others);
+        let length = bytes.min(room).max(own);
+        lengths.insert(path.to_owned(), length);
+        length
     }
 }
 
@@ -96,8 +97,13 @@ struct QuotaFile {
 
 impl DiskFile for QuotaFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.usage.grow(&self.path, offset + bytes.len() as u64)?;
-        self.inner.write_at(bytes, offset)
+        let length = self.usage.grow(&self.path, offset + bytes.len() as u64);
+        let fitting = bytes.len().min(length.saturating_sub(offset) as usize);
+        self.inner.write_at(&bytes[..fitting], offset)?;
+        if fitting < bytes.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
     }
 
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
@@ -115,5 +121,33 @@ impl DiskFile for QuotaFile {
 
     fn size(&self) -> io::Result<u64> {
         self.inner.size()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::disk::RealDisk;
+
+    #[test]
+    fn a_write_that_does_not_fit_is_done_in_part_and_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let limit = Arc::new(AtomicU64::new(10));
+        let disk = QuotaDisk::new(RealDisk, Arc::clone(&limit));
+        let path = |name| dir.path().join(name);
+        let (one, other) = (
+            disk.open(&path("one"), true).unwrap(),
+            disk.open(&path("other"), true).unwrap(),
+        );
+        one.write_at(b"1234", 0).unwrap();
+        let error = other.write_at(b"12345678", 0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert_eq!(RealDisk.read(&path("other")).unwrap().unwrap(), b"123456");
+        assert!(one.write_at(b"5", 4).is_err());
+        one.write_at(b"what was there", 0).unwrap_err();
+        assert_eq!(RealDisk.read(&path("one")).unwrap().unwrap(), b"what");
+        disk.remove(&path("other")).unwrap();
+        one.write_at(b"goes on", 3).unwrap();
+        assert_eq!(RealDisk.read(&path("one")).unwrap().unwrap(), b"whagoes on");
     }
 }

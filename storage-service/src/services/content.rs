@@ -177,7 +177,7 @@ mod tests {
             },
             ContentItem::Tablespace {
                 spc: 16400,
-                location: "/srv/fast".to_owned(),
+                location: Bytes::from_static(b"/srv/sch\xF6n"), // LATIN1
             },
             ContentItem::PreparedTransaction {
                 xid: 741,

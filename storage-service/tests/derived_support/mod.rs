@@ -91,6 +91,13 @@ pub fn empty_base() -> Vec<ContentItem> {
     vec![ContentItem::ControlFile(control_file(&FACTS))]
 }
 
+/// An empty base whose last checkpoint says something else in these words of `CheckPoint`, each by its offset.
+pub fn empty_base_of_checkpoint(words: &[(usize, u32)]) -> Vec<ContentItem> {
+    vec![ContentItem::ControlFile(records::control_file_with(
+        &FACTS, words,
+    ))]
+}
+
 impl Node {
     /// A node whose base holds nothing but what every base must.
     pub fn new() -> Node {

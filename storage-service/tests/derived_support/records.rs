@@ -28,6 +28,11 @@ const WILL_INIT: u8 = 0x40;
 
 /// `pg_control` of a cluster that was stopped at a shutdown checkpoint just below the base.
 pub fn control_file(facts: &ClusterFacts) -> Bytes {
+    control_file_with(facts, &[])
+}
+
+/// The same with some words of the checkpoint's copy (`CheckPoint`) changed, each by its offset there.
+pub fn control_file_with(facts: &ClusterFacts, checkpoint_words: &[(usize, u32)]) -> Bytes {
     let mut file = vec![0_u8; 8192];
     let mut word = |at: usize, value: u32| file[at..at + 4].copy_from_slice(&value.to_le_bytes());
     word(8, facts.pg_control_version);
@@ -40,6 +45,9 @@ pub fn control_file(facts: &ClusterFacts) -> Bytes {
     word(40 + 36, 1); // nextMulti
     word(40 + 44, 717); // oldestXid
     word(40 + 52, 1); // oldestMulti
+    for (offset, value) in checkpoint_words {
+        word(40 + offset, *value);
+    }
     word(172, 1); // wal_level replica
     word(180, 100); // max_connections
     word(216, 8192);
@@ -248,8 +256,8 @@ impl WalWriter {
         self.record(RM_DBASE, 0x20, 745, &[], &main)
     }
 
-    pub fn create_tablespace(&mut self, spc: u32, location: &str) -> RawRecord {
-        let main = [&spc.to_le_bytes()[..], location.as_bytes(), &[0]].concat();
+    pub fn create_tablespace(&mut self, spc: u32, location: &[u8]) -> RawRecord {
+        let main = [&spc.to_le_bytes()[..], location, &[0]].concat();
         self.record(RM_TBLSPC, 0x00, 745, &[], &main)
     }
 }

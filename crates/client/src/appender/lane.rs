@@ -133,6 +133,11 @@ impl Lane {
             && self.in_flight_bytes < limits.bytes_in_flight
     }
 
+    /// Bytes of messages that are not acknowledged.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.in_flight_bytes
+    }
+
     pub fn on_sent(&mut self, end: Lsn, bytes: usize, now: Instant) {
         self.in_flight.push_back(Flight {
             end,

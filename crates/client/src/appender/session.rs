@@ -24,6 +24,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The pause after a refusal that time alone does not cure.
 const REFUSED_PAUSE: Duration = Duration::from_secs(2);
 
+/// A node that takes bytes more slowly than this counts as one that hangs: the largest record is a gigabyte.
+const SLOWEST_BYTES_PER_SECOND: usize = 4 << 20;
+
 pub(super) struct Session {
     shared: Arc<Shared>,
     index: usize,
@@ -103,6 +106,8 @@ impl Session {
         let mut had_worked = false;
         loop {
             // Silence: the connection's own keepalive notices a dead peer, this a node that hangs.
+            let on_their_way = self.shared.lanes[self.index].lock().in_flight_bytes();
+            let patience = patience + Duration::from_secs((on_their_way / SLOWEST_BYTES_PER_SECOND) as u64);
             let reply = match tokio::time::timeout(patience, replies.message()).await {
                 Ok(Ok(Some(reply))) => reply,
                 Ok(Ok(None)) => {

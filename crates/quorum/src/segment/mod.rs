@@ -27,6 +27,8 @@ mod meta;
 mod meta_format;
 mod promise;
 mod start;
+#[cfg(test)]
+mod tests;
 
 use pg_quorum_types::{Epoch, Lsn};
 

@@ -380,6 +380,53 @@ mod tests {
         assert_eq!(takeover.promise_verdict(), Ok(Verdict::Empty));
     }
 
+    /// The first attempt to fill a volume came to its Start on a few segments and ended there. They keep that base
+    /// and its first epoch, which no quorum ever had: the next attempt must be free to import anew.
+    #[test]
+    fn a_base_that_no_write_quorum_can_have_leaves_the_volume_empty() {
+        let base = Base {
+            id: Uuid::from_u128(5),
+            lsn: Lsn(1000),
+        };
+        let entry = HistoryEntry {
+            epoch: Epoch {
+                number: 5,
+                writer: Uuid::from_u128(6),
+            },
+            start_lsn: base.lsn,
+        };
+        let with_base = Granted {
+            history: History::new(vec![entry]).unwrap(),
+            scl: base.lsn,
+            base: Some(base),
+            vdl: Lsn::INVALID,
+            membership: membership(),
+            facts: Some(ClusterFacts {
+                system_identifier: 1,
+                timeline: 1,
+                wal_segment_bytes: 16 << 20,
+                data_checksums: false,
+                pg_control_version: 1300,
+                catalog_version: 202_209_061,
+                pg_major: 15,
+            }),
+        };
+        let verdict = |having: u128, lacking: u128| {
+            let mut takeover = takeover();
+            for index in 1..=having {
+                takeover.on_promise(segment(index), Ok(with_base.clone()));
+            }
+            for index in having + 1..=having + lacking {
+                takeover.on_promise(segment(index), Ok(empty_promise()));
+            }
+            takeover.promise_verdict().unwrap()
+        };
+        assert_eq!(verdict(1, 3), Verdict::Empty, "three at most can have it");
+        assert_eq!(verdict(3, 3), Verdict::Empty, "three have it");
+        assert!(matches!(verdict(2, 2), Verdict::Chosen(log) if log.base == base));
+        assert!(matches!(verdict(4, 2), Verdict::Chosen(log) if log.base == base));
+    }
+
     #[test]
     fn three_refusals_end_the_attempt_with_the_reason_that_says_what_to_do() {
         let mut lower = takeover();

@@ -49,17 +49,16 @@ pub(super) fn add_database(record: &Record, effects: &mut Effects) -> Result<(),
     Ok(())
 }
 
-/// `tblspc_redo`, 15.18.
+/// `tblspc_redo`, 15.18. The path is what CREATE TABLESPACE was given, in no particular encoding.
 pub(super) fn add_tablespace(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
     let mut reader = record.main_reader();
     let spc = reader.u32()?;
     match record.kind() {
         tablespace::CREATE => {
-            let path = reader.bytes(reader.remaining())?;
-            let path = path.split(|byte| *byte == 0).next().unwrap_or_default();
-            let location = std::str::from_utf8(path)
-                .map_err(|_| reader.bad("a tablespace's folder whose name is not UTF-8"))?
-                .to_owned();
+            // xl_tblspc_create_rec: ts_id u32 | ts_path, a C string
+            let rest = record.main.slice(reader.position()..);
+            let length = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
+            let location = rest.slice(..length);
             effects.meta.push(MetaChange::TablespaceCreated { spc, location });
         }
         tablespace::DROP => effects.meta.push(MetaChange::TablespaceDropped { spc }),

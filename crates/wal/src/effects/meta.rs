@@ -37,10 +37,11 @@ pub enum MetaChange {
     DatabaseDropped {
         database: DatabaseKey,
     },
-    /// `location` is the folder that the link in `pg_tblspc` leads to; empty for a tablespace in place.
+    /// `location` is the folder that the link in `pg_tblspc` leads to, in no particular encoding; empty for a
+    /// tablespace in place.
     TablespaceCreated {
         spc: u32,
-        location: String,
+        location: Bytes,
     },
     TablespaceDropped {
         spc: u32,

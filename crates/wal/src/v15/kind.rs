@@ -35,7 +35,7 @@ kinds! {
     /// `utils/relmapper.h`.
     relmap { UPDATE = 0x00 }
     /// `storage/standbydefs.h`.
-    standby { RUNNING_XACTS = 0x10 }
+    standby { LOCK = 0x00, RUNNING_XACTS = 0x10 }
     /// `access/commit_ts.h`.
     commit_ts { ZEROPAGE = 0x00, TRUNCATE = 0x10 }
     /// `replication/origin.h`.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -104,12 +105,9 @@ fn walk_tablespaces(layout: &Layout, sink: &mut Sink<'_>) -> Result<()> {
     for (spc, path) in tablespaces(layout)? {
         let location = if path.is_symlink() {
             let target = std::fs::read_link(&path).map_err(Failure::file("read link", &path))?;
-            target
-                .to_str()
-                .ok_or_else(|| Failure::new(format!("the location of tablespace {spc} is not UTF-8")))?
-                .to_owned()
+            Bytes::from(target.into_os_string().into_vec())
         } else {
-            String::new()
+            Bytes::new()
         };
         sink(item(Item::Tablespace(v1::state_item::Tablespace {
             spc,
@@ -317,5 +315,42 @@ fn read_optional(path: &Path) -> Result<Vec<u8>> {
         Ok(content) => Ok(content),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(Failure::file("read", path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn the_location_of_a_tablespace_comes_byte_by_byte() {
+        let pgdata = tempfile::tempdir().unwrap();
+        let facts = pg_quorum_types::ClusterFacts {
+            system_identifier: 1,
+            timeline: 1,
+            wal_segment_bytes: 16 << 20,
+            data_checksums: false,
+            pg_control_version: 1300,
+            catalog_version: 202_209_061,
+            pg_major: 15,
+        };
+        let layout = Layout::new(pgdata.path(), &facts);
+        let links = layout.join("pg_tblspc");
+        std::fs::create_dir_all(links.join("16401")).unwrap();
+        let latin1 = b"/srv/sch\xF6n";
+        std::os::unix::fs::symlink(OsStr::from_bytes(latin1), links.join("16400")).unwrap();
+        let mut found = Vec::new();
+        walk_tablespaces(&layout, &mut |item| {
+            if let Some(Item::Tablespace(tablespace)) = item.item {
+                found.push((tablespace.spc, tablespace.location));
+            }
+            Ok(())
+        })
+        .unwrap();
+        let (linked, in_place) = (Bytes::from_static(latin1), Bytes::new());
+        assert_eq!(found, [(16400, linked), (16401, in_place)]);
     }
 }

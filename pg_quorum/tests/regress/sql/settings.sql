@@ -4,7 +4,10 @@ SELECT name, setting, source FROM pg_settings
  ORDER BY name;
 ALTER SYSTEM SET fsync = off;
 ALTER SYSTEM SET synchronous_standby_names = '';
+ALTER SYSTEM SET wal_level = minimal;
+ALTER SYSTEM SET wal_level = logical;
 ALTER SYSTEM RESET wal_level;
+ALTER SYSTEM SET archive_mode = on;
 ALTER SYSTEM SET work_mem = '4MB';
 ALTER SYSTEM RESET work_mem;
 SET fsync = off;
