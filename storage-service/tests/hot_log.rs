@@ -194,15 +194,16 @@ fn a_write_that_was_cut_short_by_a_full_disk_leaves_nothing_behind() {
     let log = place.begin(&history);
     log.append(epoch(1), BASE, &made[..1]);
 
-    // Room for the first of three pages and a part of the second.
-    let filled = log.hot.bytes_on_disk() + 12_000;
-    limit.store(filled, Ordering::Relaxed);
-    assert_eq!(log.append(epoch(1), made[0].end, &made[1..]), made[0].end);
-    assert!(log.hot.is_waiting_for_space());
     let on_disk = || -> u64 {
         let files = std::fs::read_dir(dir.path()).unwrap();
         files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
     };
+
+    // Room for the first of three pages and a part of the second.
+    let filled = on_disk() + 12_000;
+    limit.store(filled, Ordering::Relaxed);
+    assert_eq!(log.append(epoch(1), made[0].end, &made[1..]), made[0].end);
+    assert!(log.hot.is_waiting_for_space());
     assert_eq!(on_disk(), filled, "the disk is full to its last byte");
     assert!(log.hot.try_disk_again().is_err());
     assert!(log.hot.is_waiting_for_space());

@@ -139,11 +139,16 @@ impl Worker {
     /// Ships one batch of what has been written; false if there is none. The runtime gets a turn after each.
     async fn ship_written(&mut self) -> anyhow::Result<bool> {
         let writes = self.state.wal_writes();
-        if writes != self.writes_seen {
+        let is_news = writes != self.writes_seen;
+        if is_news {
             self.writes_seen = writes;
             self.hot_until = Instant::now() + WRITE_GRACE;
         }
-        let Some(batch) = self.reader.next_batch(server::written_lsn(), BATCH_BYTES)? else {
+        let mut batch = self.reader.next_batch(server::written_lsn(), BATCH_BYTES)?;
+        if batch.is_none() && is_news && self.spin() {
+            batch = self.reader.next_batch(server::written_lsn(), BATCH_BYTES)?;
+        }
+        let Some(batch) = batch else {
             self.state.note_look(self.reader.end());
             return Ok(false);
         };
@@ -231,9 +236,6 @@ impl Worker {
 
     async fn sleep(&mut self, now: Instant) -> anyhow::Result<()> {
         let is_hot = now < self.hot_until;
-        if is_hot && self.spin() {
-            return Ok(());
-        }
         self.state.set_worker_sleeps(true);
         if self.state.wal_writes() != self.writes_seen {
             self.state.set_worker_sleeps(false);

@@ -16,6 +16,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use pg_quorum_types::{ClusterFacts, Lsn};
 use tokio::sync::{Notify, watch};
 
+use super::background;
 use super::base::ImportedBase;
 use super::error::DerivedError;
 use super::marks::Mark;
@@ -47,6 +48,10 @@ pub struct Engine {
     pub wanted: Condvar,
     /// Up to where somebody waits for everything to be persisted.
     pub wanted_through: Mutex<Lsn>,
+    /// Up to where a reader waits for records to be indexed.
+    pub wanted_indexed: Mutex<Lsn>,
+    /// Wakes the indexing thread while it lets records gather.
+    pub is_wanted: Condvar,
     pub stop: AtomicBool,
     /// Wakes the indexing thread, which otherwise waits for the segment to tell something.
     pub wake_ingest: Notify,
@@ -98,7 +103,7 @@ impl Engine {
         view: watch::Receiver<LogView>,
         indexed: watch::Sender<Lsn>,
     ) -> Result<Engine, DerivedError> {
-        let store: Arc<dyn PageStore> = Arc::new(FjallStore::open(directory, &settings.store)?);
+        let store: Arc<dyn PageStore> = Arc::new(open_store(directory, &settings)?);
         let (base, state) = recover(store.view().as_ref())?;
         indexed.send_replace(state.indexed);
         Ok(Engine {
@@ -116,6 +121,8 @@ impl Engine {
             round_lock: Mutex::new(()),
             wanted: Condvar::new(),
             wanted_through: Mutex::new(Lsn::INVALID),
+            wanted_indexed: Mutex::new(Lsn::INVALID),
+            is_wanted: Condvar::new(),
             stop: AtomicBool::new(false),
             wake_ingest: Notify::new(),
         })
@@ -137,6 +144,17 @@ impl Engine {
         self.wanted.notify_all();
         drop(self.round_lock.lock());
         self.round_done.notify_all();
+        drop(self.wanted_indexed.lock());
+        self.is_wanted.notify_all();
+    }
+
+    /// A reader waits until `lsn` is indexed.
+    pub fn want_indexed(&self, lsn: Lsn) {
+        let mut wanted = self.wanted_indexed.lock();
+        if *wanted < lsn {
+            *wanted = lsn;
+            self.is_wanted.notify_all();
+        }
     }
 
     /// Notes why a thread cannot go on, once per reason.
@@ -240,6 +258,16 @@ impl Engine {
         let segment_start = applied.0 - applied.0 % u64::from(self.base.facts.wal_segment_bytes);
         Lsn(segment_start)
     }
+}
+
+/// Opens the store where its own threads give way to the foreground, too.
+fn open_store(directory: &Path, settings: &DerivedSettings) -> Result<FjallStore, DerivedError> {
+    let (directory, settings) = (directory.to_owned(), settings.store.clone());
+    let open = move || FjallStore::open(&directory, &settings);
+    let failed = |problem: String| DerivedError::Store(format!("opening the page store: {problem}"));
+    let thread =
+        background::spawn("open store".to_owned(), open).map_err(|error| failed(error.to_string()))?;
+    Ok(thread.join().map_err(|_| failed("it panicked".to_owned()))??)
 }
 
 /// Base and state from the store.

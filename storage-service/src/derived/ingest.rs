@@ -20,6 +20,8 @@ use super::meta_key::{MetaKey, MetaValue};
 use super::record_changes::{Changes, Known, SizeCache};
 use super::record_log::StoredRecord;
 
+/// How long records gather before they are indexed.
+const GATHER_FOR: Duration = Duration::from_millis(20);
 /// A failed batch is tried again after this: the log may be repaired from a peer.
 const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
@@ -37,7 +39,10 @@ pub fn run(engine: &Arc<Engine>) {
         view.mark_unchanged();
         match ingest_batch(engine, &mut sizes, cuts) {
             Ok(Progress::Went) => engine.clear_failure(Work::Indexing),
-            Ok(Progress::NothingNew) => wait_for_log(engine, &mut view),
+            Ok(Progress::NothingNew) => {
+                wait_for_log(engine, &mut view);
+                gather(engine);
+            }
             Err(DerivedError::Stopping) => return,
             Err(error) => {
                 sizes.clear();
@@ -61,6 +66,15 @@ fn wait_for_log(engine: &Engine, view: &mut tokio::sync::watch::Receiver<super::
             () = engine.wake_ingest.notified().fuse() => {}
         }
     });
+}
+
+/// Lets records gather for a moment, which saves the foreground's commits more than it costs, unless somebody waits
+/// for them.
+fn gather(engine: &Engine) {
+    let mut wanted = engine.wanted_indexed.lock();
+    if *wanted <= engine.state.read().indexed && !engine.is_stopping() {
+        engine.is_wanted.wait_for(&mut wanted, GATHER_FOR);
+    }
 }
 
 /// One batch: from the last indexed record on, at most to the SCL.

@@ -8,6 +8,7 @@
 //! effect of a record above min(VDL, SCL), so that no cut undoes it. It knows nothing of epochs, peers and
 //! requests: the services check who may ask.
 
+mod background;
 mod base;
 mod build_page;
 mod cleanup;
@@ -117,15 +118,13 @@ impl Running {
     /// A panic ends the thread, not the node, which goes on keeping the log: the node says so.
     fn spawn(&mut self, work: Work, body: fn(&Arc<Engine>)) -> Result<(), DerivedError> {
         let engine = Arc::clone(&self.engine);
-        let thread = std::thread::Builder::new()
-            .name(work.to_string())
-            .spawn(move || {
-                let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| body(&engine)));
-                if outcome.is_err() {
-                    engine.set_failure(work, &DerivedError::Panicked);
-                }
-            })
-            .map_err(|error| DerivedError::Store(format!("starting a thread: {error}")))?;
+        let thread = background::spawn(work.to_string(), move || {
+            let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| body(&engine)));
+            if outcome.is_err() {
+                engine.set_failure(work, &DerivedError::Panicked);
+            }
+        })
+        .map_err(|error| DerivedError::Store(format!("starting a thread: {error}")))?;
         self.threads.push(thread);
         Ok(())
     }
@@ -255,6 +254,11 @@ impl Derived {
 
     /// Waits until `lsn` is indexed, for a bounded time. Returns what is indexed then.
     pub async fn wait_indexed(&self, lsn: Lsn, timeout: Duration) -> Lsn {
+        if *self.indexed.borrow() < lsn
+            && let Ok(engine) = self.engine()
+        {
+            engine.want_indexed(lsn);
+        }
         let mut indexed = self.indexed.subscribe();
         let reached = indexed.wait_for(|indexed| *indexed >= lsn);
         match tokio::time::timeout(timeout, reached).await {

@@ -30,12 +30,12 @@ pub struct DerivedSettings {
 impl Default for DerivedSettings {
     fn default() -> Self {
         Self {
-            index_bytes: 48 << 20,
-            round_wal_bytes: 128 << 20,
+            index_bytes: 128 << 20,
+            round_wal_bytes: 512 << 20,
             idle_before_round: Duration::from_secs(10),
             ingest_batch_bytes: 256 << 10,
             pages_per_batch: 64,
-            rest_factor: 1,
+            rest_factor: 3,
             read_wait: Duration::from_secs(5),
             store: FjallSettings::default(),
         }

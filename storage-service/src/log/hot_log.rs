@@ -28,6 +28,10 @@ use crate::disk::{Disk, is_no_space};
 const MAX_QUEUED_BYTES: usize = 32 << 20;
 /// Bytes of one write; a larger batch is written alone.
 const MAX_WRITE_BYTES: usize = 8 << 20;
+/// Zeros that are written behind the frames: syncing bytes inside of a file costs less than a longer file.
+const ALLOCATED_AHEAD_BYTES: u64 = 1 << 20;
+/// A write of so many bytes makes the file longer by itself.
+const LARGE_WRITE_BYTES: u64 = 128 << 10;
 /// What is kept of the write buffer between writes.
 const KEPT_BUFFER_BYTES: usize = 1 << 20;
 /// Written and removed again to see whether a full disk has room.
@@ -415,6 +419,9 @@ impl HotLog {
         if let Some(tail) = tail {
             tail.file.set_len(tail.bytes)?;
             tail.file.sync()?;
+            if let Some(mut last) = self.contents.write().files.last_entry() {
+                last.get_mut().allocated = tail.bytes;
+            }
         }
         self.queue.lock().failed = None;
         Ok(())
@@ -448,6 +455,7 @@ impl HotLog {
             file,
             path,
             bytes: FILE_HEADER_BYTES as u64,
+            allocated: FILE_HEADER_BYTES as u64,
         })
     }
 
@@ -514,6 +522,7 @@ impl HotLog {
             frame.synced_bytes = tail.bytes;
             frame.write_to(buffer);
         }
+        let allocated = self.allocate_ahead(&tail, buffer.len() as u64);
         tail.file.write_at(buffer, tail.bytes)?;
         if !self.settings.sync_delay.is_zero() {
             std::thread::sleep(self.settings.sync_delay);
@@ -537,11 +546,27 @@ impl HotLog {
         }
         if let Some(file) = contents.files.get_mut(&number) {
             file.bytes += buffer.len() as u64;
+            file.allocated = allocated.max(file.bytes);
         }
         if let Some(last) = frames.last() {
             contents.scl = last.end;
         }
         Ok(contents.scl)
+    }
+
+    /// Writes zeros behind the place of a small write, so that most syncs need not record a longer file. Returns how
+    /// long the file is then. If there is no room for zeros there may be for frames.
+    fn allocate_ahead(&self, tail: &LogFile, bytes: u64) -> u64 {
+        let end = tail.bytes + bytes;
+        if end <= tail.allocated || bytes >= LARGE_WRITE_BYTES || end >= self.settings.file_bytes {
+            return tail.allocated;
+        }
+        let until = (end + ALLOCATED_AHEAD_BYTES).min(self.settings.file_bytes);
+        let zeros = vec![0; (until - tail.allocated) as usize];
+        match tail.file.write_at(&zeros, tail.allocated) {
+            Ok(()) => tail.allocated + zeros.len() as u64,
+            Err(_) => tail.allocated,
+        }
     }
 
     /// The file to write to, a new one if the last one is full.

@@ -62,6 +62,8 @@ pub(super) struct LogFile {
     pub path: PathBuf,
     /// Bytes that hold frames, all synced.
     pub bytes: u64,
+    /// Bytes of the file: zeros may stand behind the frames.
+    pub allocated: u64,
 }
 
 /// Where a frame begins.
@@ -220,6 +222,7 @@ impl Scanner<'_> {
                 file: Arc::clone(file),
                 path: path.to_owned(),
                 bytes: bytes as u64,
+                allocated: file.size()?,
             },
         );
         Ok(true)
@@ -278,16 +281,14 @@ impl Scanner<'_> {
         is_last: bool,
     ) -> io::Result<usize> {
         let rest = &content[end..];
-        if self.scan.found.damage.is_some() || rest.is_empty() {
+        if self.scan.found.damage.is_some() || rest.iter().all(|byte| *byte == 0) {
             return Ok(end);
         }
         if !is_last {
-            if rest.iter().any(|&byte| byte != 0) {
-                self.damage(format!(
-                    "{} is damaged at {end}: a frame with a wrong checksum, and the log goes on behind it",
-                    path.display()
-                ));
-            }
+            self.damage(format!(
+                "{} is damaged at {end}: a frame with a wrong checksum, and the log goes on behind it",
+                path.display()
+            ));
             return Ok(end);
         }
         if let Some(later) = frame_written_after(content, end) {

@@ -5,7 +5,7 @@ use anyhow::Result;
 use pg_quorum_deployment::Server;
 
 use super::figure::Figures;
-use super::psql::{number, pgbench};
+use super::psql::{number, pgbench, psql};
 use super::setup::Bench;
 
 const SEGMENTS: f64 = 6.0;
@@ -21,6 +21,8 @@ struct Sample {
 
 impl Sample {
     fn take(server: &Server) -> Result<Sample> {
+        // The link worker publishes its counters once a second.
+        psql(server, "SELECT pg_sleep(2)")?;
         Ok(Sample {
             shipped: number(server, "SELECT bytes_sent FROM quorum.stat")?,
             messages: number(server, "SELECT messages_sent FROM quorum.stat")?,

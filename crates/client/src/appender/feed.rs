@@ -108,7 +108,8 @@ impl Stream for Feed {
             lane.on_told(shared.vdl(), now);
             return Poll::Ready(Some(feed.greeting()));
         }
-        if lane.may_send(&shared.limits) {
+        let waiting_bytes = shared.window.lock().end().bytes_since(lane.sent);
+        if lane.may_send(waiting_bytes, &shared.limits) {
             match feed.next_batch(lane.sent) {
                 Ok(None) => lane.state = LinkState::Streaming,
                 Ok(Some(batch)) => {

@@ -126,11 +126,13 @@ impl Lane {
         }
     }
 
-    /// Whether another batch may be put on its way.
-    pub fn may_send(&self, limits: &AppendLimits) -> bool {
-        self.is_greeted
-            && self.in_flight.len() < limits.messages_in_flight
-            && self.in_flight_bytes < limits.bytes_in_flight
+    /// Whether another batch may be put on its way, with so many bytes of log waiting.
+    pub fn may_send(&self, waiting_bytes: u64, limits: &AppendLimits) -> bool {
+        let most = match waiting_bytes >= limits.pipelined_bytes as u64 {
+            true => limits.messages_in_flight,
+            false => 1,
+        };
+        self.is_greeted && self.in_flight.len() < most && self.in_flight_bytes < limits.bytes_in_flight
     }
 
     /// Bytes of messages that are not acknowledged.
@@ -204,6 +206,7 @@ fn microseconds(duration: Duration) -> u64 {
 mod tests {
     use super::*;
 
+    const MUCH: u64 = AppendLimits::DEFAULT.pipelined_bytes as u64;
     const LIMITS: AppendLimits = AppendLimits {
         messages_in_flight: 2,
         ..AppendLimits::DEFAULT
@@ -214,9 +217,9 @@ mod tests {
         let now = Instant::now();
         let mut lane = Lane::new();
         lane.open();
-        assert!(!lane.may_send(&LIMITS));
+        assert!(!lane.may_send(1, &LIMITS));
         lane.on_scl(Lsn(100), now);
-        assert!(lane.may_send(&LIMITS));
+        assert!(lane.may_send(1, &LIMITS));
         assert_eq!(lane.sent, Lsn(100));
     }
 
@@ -227,10 +230,15 @@ mod tests {
         lane.open();
         lane.on_scl(Lsn(100), now);
         lane.on_sent(Lsn(200), 100, now);
+        assert!(
+            !lane.may_send(1, &LIMITS),
+            "little to send waits and becomes more"
+        );
+        assert!(lane.may_send(MUCH, &LIMITS));
         lane.on_sent(Lsn(300), 100, now);
-        assert!(!lane.may_send(&LIMITS));
+        assert!(!lane.may_send(MUCH, &LIMITS));
         lane.on_scl(Lsn(250), now + Duration::from_millis(2));
-        assert!(lane.may_send(&LIMITS));
+        assert!(lane.may_send(MUCH, &LIMITS));
         assert_eq!(lane.latency_us.len(), 1);
         assert!(lane.latency_us.max() >= 2000);
     }

@@ -45,8 +45,11 @@ use crate::{Attachment, ConfigError, Fenced, Timeouts};
 /// How much may be under way, and how often an idle segment hears from the writer.
 #[derive(Clone, Copy, Debug)]
 pub struct AppendLimits {
-    /// Messages with records that one segment has not acknowledged. The next ones wait and become one.
+    /// Messages with records that one segment has not acknowledged, when there is much to send.
     pub messages_in_flight: usize,
+    /// With less than this to send, a message waits until the one before it is acknowledged, and grows meanwhile: a
+    /// message costs a sync and a dozen switches between processes, whatever is in it.
+    pub pipelined_bytes: usize,
     /// Bytes of records that one segment has not acknowledged.
     pub bytes_in_flight: usize,
     /// Records of one message, unless a single record is larger.
@@ -62,6 +65,7 @@ pub struct AppendLimits {
 impl AppendLimits {
     pub const DEFAULT: AppendLimits = AppendLimits {
         messages_in_flight: 8,
+        pipelined_bytes: 64 << 10,
         bytes_in_flight: 4 << 20,
         message_bytes: 1 << 20,
         window_bytes: 4 << 20,
