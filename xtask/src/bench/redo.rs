@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use pg_quorum_deployment::{Server, Settings, ShutdownMode, capture};
@@ -13,6 +14,8 @@ use super::setup::{Bench, build_driver, copy_tree};
 use crate::report;
 
 const CLIENTS: u32 = 8;
+/// How long stock PostgreSQL may take.
+const REDO_PATIENCE: Duration = Duration::from_secs(600);
 
 /// What the driver `redo_speed` prints.
 #[derive(Deserialize)]
@@ -84,11 +87,19 @@ fn stock_recovery(crashed: &Server, base: &Server) -> Result<f64> {
             .with("full_page_writes", "off"),
     )?;
     base.start()?;
-    let log = fs::read_to_string(&base.log)?;
-    base.stop(ShutdownMode::Immediate)?;
-    let Some(line) = log.lines().find(|line| line.contains("redo done at")) else {
-        bail!("stock PostgreSQL reports no redo:\n{log}");
+    // It counts as started as soon as it is consistent.
+    let deadline = Instant::now() + REDO_PATIENCE;
+    let line = loop {
+        let log = fs::read_to_string(&base.log)?;
+        if let Some(line) = log.lines().find(|line| line.contains("redo done at")) {
+            break line.to_owned();
+        }
+        if Instant::now() > deadline {
+            bail!("stock PostgreSQL reports no redo:\n{log}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
     };
+    base.stop(ShutdownMode::Immediate)?;
     let elapsed = line
         .split("elapsed: ")
         .nth(1)

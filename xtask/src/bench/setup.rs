@@ -201,7 +201,9 @@ pub fn build_driver(name: &str) -> Result<PathBuf> {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        if let Err(error) = self.server.stop(ShutdownMode::Immediate) {
+        if self.server.postmaster().is_some()
+            && let Err(error) = self.server.stop(ShutdownMode::Immediate)
+        {
             report::detail(&format!("{error:#}"));
         }
         for process in &mut self.processes {
