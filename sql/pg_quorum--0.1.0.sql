@@ -56,9 +56,12 @@ CREATE VIEW stat AS
          max(c.value) FILTER (WHERE c.name = 'page_errors') AS page_errors,
          max(c.value) FILTER (WHERE c.name = 'cache_hits') AS cache_hits,
          max(c.value) FILTER (WHERE c.name = 'cache_misses') AS cache_misses,
-         max(c.value) FILTER (WHERE c.name = 'commit_waits') AS commit_waits
+         max(c.value) FILTER (WHERE c.name = 'commit_waits') AS commit_waits,
+         (SELECT l.buckets FROM latencies() l WHERE l.name = 'commit_wait') AS commit_wait_histogram,
+         (SELECT l.buckets FROM latencies() l WHERE l.name = 'quorum') AS quorum_histogram,
+         (SELECT l.buckets FROM latencies() l WHERE l.name = 'page_wait') AS page_wait_histogram
     FROM counters() c;
-COMMENT ON VIEW stat IS 'counts since the server''s start: one row';
+COMMENT ON VIEW stat IS 'counts since the server''s start, and histograms as in the view latency: one row';
 
 CREATE VIEW latency AS
   SELECT l.name, l.samples, l.total_us, l.p50_us, l.p99_us, l.buckets FROM latencies() l;

@@ -58,7 +58,7 @@ pub struct Counters {
     pub batches_shipped: AtomicU64,
     /// Append messages sent, over all segments.
     pub messages_sent: AtomicU64,
-    /// Record bytes sent, over all segments, retransmissions included.
+    /// Bytes of append messages sent, over all segments, retransmissions included.
     pub bytes_sent: AtomicU64,
     /// Requests for pages, and the pages in them.
     pub page_requests: AtomicU64,

@@ -30,6 +30,7 @@ SELECT pg_sleep(1.5);
 SELECT wal_bytes_shipped > 0 AS bytes, records_shipped >= 1000 AS records, messages_sent >= batches_shipped AS messages,
        cache_hits + cache_misses > 0 AS reads, commit_waits > 0 AS commits, page_errors
   FROM quorum.stat;
+SELECT (SELECT sum(n) FROM unnest(commit_wait_histogram) n) = commit_waits AS every_wait_is_in_a_bucket FROM quorum.stat;
 SELECT name, samples > 0 AS has_samples, array_length(buckets, 1) AS buckets FROM quorum.latency WHERE name IN ('commit_wait', 'quorum') ORDER BY name;
 
 -- Everybody may wait; the rest is for pg_monitor.
