@@ -177,3 +177,29 @@ fn a_data_directory_of_another_major_version_is_refused() {
     fs::write(cluster.server.pgdata.join("PG_VERSION"), "15\n").expect("write PG_VERSION");
     cluster.start_server();
 }
+
+/// The files of a compute's directory have holes: a copy of them would be silently broken.
+#[test]
+fn a_base_backup_is_refused_with_the_command_to_use() {
+    let cluster = Cluster::start("base-backup");
+    let server = &cluster.server;
+    let output = server
+        .account
+        .command(server.binaries.postgres("pg_basebackup"))
+        .args([
+            "--host=127.0.0.1",
+            "--username=postgres",
+            "--checkpoint=fast",
+            "--port",
+        ])
+        .arg(server.port.to_string())
+        .arg("--pgdata")
+        .arg(cluster.layout.root.join("backup"))
+        .output()
+        .expect("run pg_basebackup");
+    assert!(!output.status.success(), "a base backup was made");
+    assert_says(
+        &String::from_utf8_lossy(&output.stderr),
+        &["base backup", "quorumctl compute create"],
+    );
+}

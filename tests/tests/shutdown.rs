@@ -1,10 +1,10 @@
 //! Every way in which a server can end, and the start after it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use pg_quorum_deployment::{ShutdownMode, Signal, kill};
+use pg_quorum_deployment::{Settings, ShutdownMode, Signal, descendants, kill};
 use pg_quorum_tests::checks::{assert_same_dump, check_everything, dump};
-use pg_quorum_tests::cluster::Cluster;
+use pg_quorum_tests::cluster::{Cluster, Plan};
 use pg_quorum_tests::ledger::Ledger;
 use pg_quorum_tests::{sql, wait_for};
 
@@ -63,6 +63,66 @@ fn killing_one_backend_ends_in_an_attach_with_the_data_intact() {
     kill(pid, Signal::KILL);
     load.wait_for_progress(200, Duration::from_secs(60));
     ledger.finish(load);
+    ledger.check(&mut cluster.connect());
+    check_everything(&cluster.server);
+}
+
+#[test]
+fn killing_the_link_worker_ends_in_an_attach_with_the_data_intact() {
+    let cluster = Cluster::start("link-crash");
+    let mut ledger = Ledger::prepare(&cluster.server, 1);
+    let load = ledger.start(&cluster.server, 4);
+    load.wait_for_progress(200, Duration::from_secs(60));
+    let postmaster = cluster.server.postmaster().expect("the server runs");
+    let is_link = |pid: &u32| {
+        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        command.contains("pg_quorum link")
+    };
+    let worker = descendants(postmaster).into_iter().find(is_link);
+    kill(worker.expect("the link worker"), Signal::KILL);
+    load.wait_for_progress(200, Duration::from_secs(60));
+    ledger.finish(load);
+    ledger.check(&mut cluster.connect());
+    check_everything(&cluster.server);
+}
+
+/// A fast stop must not wait for ever for a quorum that is away. What waits then is not acknowledged: it is there
+/// afterwards or it is not, and the client was told neither.
+#[test]
+fn a_fast_stop_without_a_quorum_ends_and_acknowledges_nothing() {
+    let settings = Settings::default().with("pg_quorum.shutdown_timeout", "3s");
+    let mut cluster = Cluster::start_with(
+        "stop-without-quorum",
+        Plan {
+            settings,
+            ..Plan::default()
+        },
+    );
+    let mut ledger = Ledger::prepare(&cluster.server, 1);
+    let load = ledger.start(&cluster.server, 4);
+    load.wait_for_progress(200, Duration::from_secs(60));
+    for index in [0, 2, 4] {
+        cluster.kill_node(index);
+    }
+    let mut before = load.acknowledged();
+    wait_for("commits stall", Duration::from_secs(30), || {
+        std::thread::sleep(Duration::from_millis(500));
+        std::mem::replace(&mut before, load.acknowledged()) == load.acknowledged()
+    });
+    let began = Instant::now();
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(60), "the stop took {took:?}");
+    ledger.finish(load);
+    assert_eq!(
+        before,
+        ledger.acknowledged.len() as u64,
+        "acknowledged without a quorum"
+    );
+    for index in [0, 2, 4] {
+        cluster.start_node(index);
+    }
+    cluster.start_server();
     ledger.check(&mut cluster.connect());
     check_everything(&cluster.server);
 }

@@ -326,7 +326,6 @@ fn reset_unlogged(layout: &Layout, rel: RelFileNode) -> Result<()> {
 mod tests {
     use super::*;
     use crate::attach::clear::make_directories;
-    use pg_quorum_types::ClusterFacts;
 
     fn fork(rel: u32, fork: ForkNumber) -> v1::RelationFork {
         v1::RelationFork {
@@ -341,18 +340,6 @@ mod tests {
         v1::StateItem { item: Some(item) }
     }
 
-    fn facts() -> ClusterFacts {
-        ClusterFacts {
-            system_identifier: 1,
-            timeline: 1,
-            wal_segment_bytes: 16 << 20,
-            data_checksums: false,
-            pg_control_version: 1300,
-            catalog_version: 202_209_061,
-            pg_major: 15,
-        }
-    }
-
     fn size(rel: u32, number: ForkNumber, blocks: u32) -> v1::StateItem {
         item(Item::RelationSize(v1::state_item::RelationSize {
             fork: Some(fork(rel, number)),
@@ -363,7 +350,7 @@ mod tests {
     #[test]
     fn an_image_becomes_a_directory_with_lengths_and_reset_unlogged_relations() {
         let pgdata = tempfile::tempdir().unwrap();
-        let layout = Layout::new(pgdata.path(), &facts());
+        let layout = Layout::of_tests(pgdata.path());
         make_directories(&layout).unwrap();
         let mut builder = Builder::new(&layout, VolumeId::random());
         builder
@@ -403,7 +390,7 @@ mod tests {
     #[test]
     fn a_tablespace_is_linked_to_a_location_that_is_not_utf_8() {
         let root = tempfile::tempdir().unwrap();
-        let layout = Layout::new(&root.path().join("pgdata"), &facts());
+        let layout = Layout::of_tests(&root.path().join("pgdata"));
         make_directories(&layout).unwrap();
         let location = root.path().join(OsStr::from_bytes(b"sch\xF6n")); // LATIN1
         let mut builder = Builder::new(&layout, VolumeId::random());

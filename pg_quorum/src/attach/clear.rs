@@ -137,16 +137,7 @@ mod tests {
     #[test]
     fn clearing_leaves_configuration_and_pg_control() {
         let pgdata = tempfile::tempdir().unwrap();
-        let facts = pg_quorum_types::ClusterFacts {
-            system_identifier: 1,
-            timeline: 1,
-            wal_segment_bytes: 16 << 20,
-            data_checksums: false,
-            pg_control_version: 1300,
-            catalog_version: 202_209_061,
-            pg_major: 15,
-        };
-        let layout = Layout::new(pgdata.path(), &facts);
+        let layout = Layout::of_tests(pgdata.path());
         make_directories(&layout).unwrap();
         let elsewhere = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(elsewhere.path(), layout.join("pg_tblspc/16500")).unwrap();

@@ -59,6 +59,21 @@ impl Layout {
         }
     }
 
+    /// A directory of a cluster with 16 MB segments, version folder `PG_15_202209061`, timeline 1.
+    #[cfg(test)]
+    pub fn of_tests(root: &Path) -> Layout {
+        let facts = pg_quorum_types::ClusterFacts {
+            system_identifier: 1,
+            timeline: 1,
+            wal_segment_bytes: 16 << 20,
+            data_checksums: false,
+            pg_control_version: 1300,
+            catalog_version: 202_209_061,
+            pg_major: 15,
+        };
+        Layout::new(root, &facts)
+    }
+
     pub fn version_directory(&self) -> &str {
         &self.version_directory
     }
@@ -181,16 +196,10 @@ mod tests {
 
     #[test]
     fn wal_segments_are_named_as_by_the_server() {
-        let facts = pg_quorum_types::ClusterFacts {
-            system_identifier: 1,
+        let layout = Layout {
             timeline: 3,
-            wal_segment_bytes: 16 << 20,
-            data_checksums: false,
-            pg_control_version: 1300,
-            catalog_version: 202_209_061,
-            pg_major: 15,
+            ..Layout::of_tests(Path::new("/d"))
         };
-        let layout = Layout::new(Path::new("/d"), &facts);
         let (path, start) = layout.wal_file(Lsn(0x2_FF12_3456));
         assert_eq!(path, Path::new("/d/pg_wal/0000000300000002000000FF"));
         assert_eq!(start, Lsn(0x2_FF00_0000));

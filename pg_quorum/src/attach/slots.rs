@@ -43,16 +43,7 @@ mod tests {
     #[test]
     fn the_slot_that_is_furthest_behind_counts() {
         let pgdata = tempfile::tempdir().unwrap();
-        let facts = pg_quorum_types::ClusterFacts {
-            system_identifier: 1,
-            timeline: 1,
-            wal_segment_bytes: 16 << 20,
-            data_checksums: false,
-            pg_control_version: 1300,
-            catalog_version: 202_209_061,
-            pg_major: 15,
-        };
-        let layout = Layout::new(pgdata.path(), &facts);
+        let layout = Layout::of_tests(pgdata.path());
         let slot = |name: &str, restart: u64| {
             let directory = layout.join(Path::new("pg_replslot").join(name));
             fs::create_dir_all(&directory).unwrap();

@@ -328,16 +328,7 @@ mod tests {
     #[test]
     fn the_location_of_a_tablespace_comes_byte_by_byte() {
         let pgdata = tempfile::tempdir().unwrap();
-        let facts = pg_quorum_types::ClusterFacts {
-            system_identifier: 1,
-            timeline: 1,
-            wal_segment_bytes: 16 << 20,
-            data_checksums: false,
-            pg_control_version: 1300,
-            catalog_version: 202_209_061,
-            pg_major: 15,
-        };
-        let layout = Layout::new(pgdata.path(), &facts);
+        let layout = Layout::of_tests(pgdata.path());
         let links = layout.join("pg_tblspc");
         std::fs::create_dir_all(links.join("16401")).unwrap();
         let latin1 = b"/srv/sch\xF6n";
