@@ -43,6 +43,7 @@ fn tails_that_diverge_are_cut_and_nothing_acknowledged_is_in_them() {
         let load = ledger.start(&cluster.server, 8);
         load.wait_for_progress(300, Duration::from_secs(60));
         let writer = write_without_committing(&cluster);
+        std::thread::sleep(Duration::from_millis(300));
         // Pause all but one, at different moments; another one is ahead in each round. With three paused nothing
         // more is acknowledged, and the last one goes on getting what the others never had.
         let ahead = round % 6;
@@ -51,7 +52,7 @@ fn tails_that_diverge_are_cut_and_nothing_acknowledged_is_in_them() {
             cluster.pause_node(*other);
             std::thread::sleep(Duration::from_millis(30));
         }
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(Duration::from_millis(500));
         cluster.burn_compute();
         writer.join().expect("the session that writes without committing");
         for other in &others {

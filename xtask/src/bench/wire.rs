@@ -1,5 +1,5 @@
 //! What goes over the wire: log bytes shipped to one segment for each WAL byte written, and messages for each
-//! transaction.
+//! transaction. And the shared memory that all of it takes.
 
 use anyhow::Result;
 use pg_quorum_deployment::Server;
@@ -43,6 +43,14 @@ pub fn run(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
         shipped,
         after.written - before.written,
         "bytes",
+    )?;
+    figures.report(
+        "extension_shared_memory",
+        number(
+            &rig.server,
+            "SELECT allocated_size FROM pg_shmem_allocations WHERE name = 'pg_quorum'",
+        )? / 1e6,
+        "MB",
     )?;
     figures.report(
         "wire_messages_per_transaction_and_segment",

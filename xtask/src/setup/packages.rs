@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn madison_lists_the_version_in_its_second_column() {
-        let text = " postgresql-15 | 15.20-0+deb12u1 | http://deb.debian.org bookworm/main\n";
+        let text = " postgresql-15 | 15.20-0+deb12u1 | http://debian.invalid bookworm/main\n";
         assert_eq!(offered(text), ["15.20-0+deb12u1"]);
     }
 }
