@@ -1,5 +1,6 @@
 //! The WAL segments of a stopped server, record by record.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -28,38 +29,109 @@ impl WalFiles {
         }
     }
 
-    /// All records in order, one at a time: with their images they can be much larger than memory. Where the
-    /// server was killed, the last item may be an error.
+    /// All records in order, one at a time: with their images they can be much larger than memory. The newest
+    /// timeline's history leads. Where the server was killed, the last item may be an error.
     pub fn records(&self) -> Records<'_> {
+        let mut legs = self.legs();
         Records {
             files: self,
-            splitter: WalSplitter::new(self.facts, self.start),
-            next_segment: self.start.0 / u64::from(self.facts.wal_segment_bytes),
+            current: self.reader(legs.remove(0)),
+            legs: legs.into(),
             has_ended: false,
         }
     }
 
-    /// The segment's bytes from `start` on, `None` if there is no such file.
-    fn segment(&self, segment: u64) -> Option<Vec<u8>> {
+    /// The stretches of the log, by timeline: a promoted server leaves the old one where its history file says.
+    fn legs(&self) -> Vec<Leg> {
+        let first = Leg {
+            timeline: self.facts.timeline,
+            start: self.start,
+            end: None,
+        };
+        let mut legs = vec![first];
+        let entries = fs::read_dir(&self.pg_wal).expect("read pg_wal");
+        let histories = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let Some(newest) = histories.filter(|name| name.ends_with(".history")).max() else {
+            return legs;
+        };
+        let newest_timeline = u32::from_str_radix(&newest[..8], 16).expect("a history file's name");
+        let history = fs::read_to_string(self.pg_wal.join(&newest)).expect("read the history file");
+        let mut switches = Vec::new();
+        for line in history.lines().filter(|line| !line.trim().is_empty()) {
+            let mut fields = line.split_whitespace();
+            let timeline: u32 = fields
+                .next()
+                .and_then(|field| field.parse().ok())
+                .expect("a timeline");
+            let switch: Lsn = fields
+                .next()
+                .and_then(|field| field.parse().ok())
+                .expect("an LSN");
+            switches.push((timeline, switch));
+        }
+        let timelines = switches.iter().map(|(timeline, _)| *timeline).skip(1);
+        for ((_, switch), next) in switches.iter().zip(timelines.chain([newest_timeline])) {
+            if *switch <= self.start {
+                continue;
+            }
+            legs.last_mut().expect("one leg").end = Some(*switch);
+            legs.push(Leg {
+                timeline: next,
+                start: *switch,
+                end: None,
+            });
+        }
+        legs
+    }
+
+    fn reader(&self, leg: Leg) -> LegReader {
+        let facts = ClusterFacts {
+            timeline: leg.timeline,
+            ..self.facts
+        };
+        LegReader {
+            leg,
+            splitter: WalSplitter::new(facts, leg.start),
+            next_segment: leg.start.0 / u64::from(facts.wal_segment_bytes),
+        }
+    }
+
+    /// The segment's bytes from the leg's start on, `None` if there is no such file.
+    fn segment(&self, leg: Leg, segment: u64) -> Option<Vec<u8>> {
         let segment_bytes = u64::from(self.facts.wal_segment_bytes);
         let segments_per_id = 0x1_0000_0000 / segment_bytes;
         let name = format!(
             "{:08X}{:08X}{:08X}",
-            self.facts.timeline,
+            leg.timeline,
             segment / segments_per_id,
             segment % segments_per_id
         );
         let mut bytes = fs::read(self.pg_wal.join(name)).ok()?;
-        bytes.drain(..self.start.0.saturating_sub(segment * segment_bytes) as usize);
+        bytes.drain(..leg.start.0.saturating_sub(segment * segment_bytes) as usize);
         Some(bytes)
     }
+}
+
+/// A stretch of the log on one timeline.
+#[derive(Clone, Copy)]
+struct Leg {
+    timeline: u32,
+    start: Lsn,
+    /// Where the next timeline begins.
+    end: Option<Lsn>,
+}
+
+struct LegReader {
+    leg: Leg,
+    splitter: WalSplitter,
+    next_segment: u64,
 }
 
 /// See [`WalFiles::records`].
 pub struct Records<'a> {
     files: &'a WalFiles,
-    splitter: WalSplitter,
-    next_segment: u64,
+    current: LegReader,
+    legs: VecDeque<Leg>,
     has_ended: bool,
 }
 
@@ -68,12 +140,20 @@ impl Iterator for Records<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         while !self.has_ended {
-            match self.splitter.next_record() {
-                Ok(Some(record)) => return Some(Ok(record)),
-                Ok(None) => match self.files.segment(self.next_segment) {
+            let current = &mut self.current;
+            match current.splitter.next_record() {
+                Ok(Some(record)) => {
+                    if current.leg.end == Some(record.end)
+                        && let Some(next) = self.legs.pop_front()
+                    {
+                        self.current = self.files.reader(next);
+                    }
+                    return Some(Ok(record));
+                }
+                Ok(None) => match self.files.segment(current.leg, current.next_segment) {
                     Some(bytes) => {
-                        self.splitter.feed(&bytes);
-                        self.next_segment += 1;
+                        current.splitter.feed(&bytes);
+                        current.next_segment += 1;
                     }
                     None => self.has_ended = true,
                 },

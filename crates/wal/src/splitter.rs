@@ -1,7 +1,9 @@
 //! From WAL as PostgreSQL writes it to records.
 //!
 //! Bytes come in pieces of any size, from the end of a record on; records come out one at a time, each
-//! checked: page headers, back link, checksum. What is not there yet is waited for, what is wrong is an error.
+//! checked: page headers, back link, checksum. What is not there yet is waited for, what is wrong is an error. A
+//! record that was never finished is left out where the log goes on behind it (`XLogDecodeNextRecord`,
+//! xlogreader.c, 15.18: a page that bears `XLP_FIRST_IS_OVERWRITE_CONTRECORD`).
 
 use bytes::{Buf, Bytes, BytesMut};
 use pg_quorum_types::{ClusterFacts, Lsn};
@@ -28,14 +30,29 @@ pub struct WalSplitter {
 }
 
 enum State {
-    /// `at` is the end of a record.
-    Between,
+    /// `at` is the end of a record, or of a page on which the last record was left unfinished.
+    Between { is_behind_unfinished: bool },
     /// Inside a record.
     Inside(Partial),
     /// Whole, but for padding, or the rest of the segment behind a switch.
     Padding { record: RawRecord },
     /// Wrong bytes were met.
     Failed(WalError),
+}
+
+impl State {
+    const BETWEEN: State = State::Between {
+        is_behind_unfinished: false,
+    };
+}
+
+/// What a page begins with on which a record should go on.
+enum Continuation {
+    Follows,
+    /// The page is not there yet.
+    IsMissing,
+    /// The server crashed inside the record, and the log goes on behind it.
+    NeverCame,
 }
 
 /// A record that goes over a page's end.
@@ -54,7 +71,7 @@ impl WalSplitter {
             input: BytesMut::new(),
             at: previous_end,
             previous_start: None,
-            state: State::Between,
+            state: State::BETWEEN,
         }
     }
 
@@ -91,10 +108,11 @@ impl WalSplitter {
 
     fn advance(&mut self) -> Result<Option<RawRecord>, WalError> {
         loop {
-            match std::mem::replace(&mut self.state, State::Between) {
+            match std::mem::replace(&mut self.state, State::BETWEEN) {
                 State::Failed(error) => return Err(error),
-                State::Between => {
-                    if !self.begin_record()? {
+                State::Between { is_behind_unfinished } => {
+                    if !self.begin_record(is_behind_unfinished)? {
+                        self.state = State::Between { is_behind_unfinished };
                         return Ok(None);
                     }
                 }
@@ -119,7 +137,7 @@ impl WalSplitter {
     }
 
     /// Looks for a record at `at`; false if there are not enough bytes to begin it.
-    fn begin_record(&mut self) -> Result<bool, WalError> {
+    fn begin_record(&mut self, is_behind_unfinished: bool) -> Result<bool, WalError> {
         self.layout.check_end(self.at)?;
         let header_bytes = match self.at.0 % WAL_PAGE_BYTES {
             0 => self.layout.page_header_bytes(self.at) as usize,
@@ -136,9 +154,12 @@ impl WalSplitter {
                 return Ok(false);
             }
             match page_header::parse(&self.facts, self.at, &self.input[..header_bytes])? {
-                PageStart::Record => {}
-                PageStart::Overwrite => {
-                    return Err(self.bad_page(self.at, "a record overwrites one that was never finished"));
+                PageStart::Record if !is_behind_unfinished => {}
+                PageStart::Overwrite if is_behind_unfinished => {}
+                PageStart::Record | PageStart::Overwrite => {
+                    return Err(
+                        self.bad_page(self.at, "a record overwrites one, and there is none to overwrite")
+                    );
                 }
                 PageStart::Continuation { .. } => {
                     return Err(self.bad_page(self.at, "the rest of a record where none is expected"));
@@ -178,9 +199,20 @@ impl WalSplitter {
     /// Takes more of a record that goes over pages; false if bytes are missing.
     fn continue_record(&mut self, mut partial: Partial) -> Result<bool, WalError> {
         loop {
-            if self.at.0.is_multiple_of(WAL_PAGE_BYTES) && !self.consume_continuation_header(&partial)? {
-                self.state = State::Inside(partial);
-                return Ok(false);
+            if self.at.0.is_multiple_of(WAL_PAGE_BYTES) {
+                match self.consume_continuation_header(&partial)? {
+                    Continuation::Follows => {}
+                    Continuation::IsMissing => {
+                        self.state = State::Inside(partial);
+                        return Ok(false);
+                    }
+                    Continuation::NeverCame => {
+                        self.state = State::Between {
+                            is_behind_unfinished: true,
+                        };
+                        return Ok(true);
+                    }
+                }
             }
             let had_header = partial.bytes.len() >= RECORD_HEADER_BYTES;
             let rest = partial.length as usize - partial.bytes.len();
@@ -203,11 +235,11 @@ impl WalSplitter {
         }
     }
 
-    /// Checks and drops the header of a page that a record continues on; false if it is not there yet.
-    fn consume_continuation_header(&mut self, partial: &Partial) -> Result<bool, WalError> {
+    /// Checks and drops the header of a page that a record continues on.
+    fn consume_continuation_header(&mut self, partial: &Partial) -> Result<Continuation, WalError> {
         let header_bytes = self.layout.page_header_bytes(self.at) as usize;
         let Some(header) = self.input.get(..header_bytes) else {
-            return Ok(false);
+            return Ok(Continuation::IsMissing);
         };
         let rest = partial.length - partial.bytes.len() as u32;
         match page_header::parse(&self.facts, self.at, header)? {
@@ -215,12 +247,13 @@ impl WalSplitter {
             PageStart::Continuation { .. } => {
                 return Err(self.bad_page(self.at, "another length of the record's rest"));
             }
-            PageStart::Record | PageStart::Overwrite => {
+            PageStart::Overwrite => return Ok(Continuation::NeverCame),
+            PageStart::Record => {
                 return Err(self.bad_page(self.at, "it does not continue the record before"));
             }
         }
         self.consume(header_bytes);
-        Ok(true)
+        Ok(Continuation::Follows)
     }
 
     fn finish_record(&mut self, start: Lsn, bytes: Bytes) -> Result<(), WalError> {

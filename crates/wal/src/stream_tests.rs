@@ -101,6 +101,37 @@ fn zeros_are_no_more_records_yet() {
     assert_eq!(split(at_page_edge, &[0; 9000], 9000).unwrap(), vec![]);
 }
 
+/// A server that crashed inside a record goes on at the page where its rest is missing, and says so there.
+#[test]
+fn a_record_that_was_never_finished_is_left_out() {
+    let made = records(START, BEFORE, &[Some(101), Some(20_000)]);
+    let wal = build(START, &made);
+    for page in [1, 2] {
+        let page = Lsn(START.0.next_multiple_of(8192) + (page - 1) * 8192);
+        let start = layout().next_record_start(page);
+        let overwrite = NewRecord {
+            start,
+            prev: made[0].start,
+            xid: 0,
+            rmgr: Rmgr::Xlog,
+            info: xlog::OVERWRITE_CONTRECORD,
+            body: &[0xFF; 18],
+        };
+        let behind = [
+            vec![overwrite.encode(layout()).unwrap()],
+            records(overwrite.encode(layout()).unwrap().end, start, &[Some(50)]),
+        ]
+        .concat();
+        let mut torn = wal[..page.bytes_since(START) as usize].to_vec();
+        torn.extend(build(page, &behind));
+        for piece in [1, 100, 100_000] {
+            assert_eq!(split(START, &torn, piece).unwrap()[1..], behind);
+        }
+        // The page alone overwrites nothing.
+        assert!(split(page, &build(page, &behind), 8192).is_err());
+    }
+}
+
 #[test]
 fn a_segment_switch_leaves_zeros_without_page_headers_behind_it() {
     let made = records(START, BEFORE, &[Some(33), None, Some(50)]);

@@ -54,6 +54,7 @@ impl Servers {
             .with("checkpoint_timeout", "1h")
             .with("max_prepared_transactions", 20)
             .with("track_commit_timestamp", "on")
+            .with("allow_in_place_tablespaces", "on")
             .with("wal_consistency_checking", "all")
             .with("wal_compression", "lz4")
             .with("vacuum_multixact_freeze_min_age", 0)
@@ -76,6 +77,46 @@ impl Servers {
 
     pub fn stop(&self) {
         self.primary.stop(ShutdownMode::Fast).expect("stop the primary");
+    }
+
+    /// Starts the stopped primary as a standby and promotes it: the log goes on on another timeline.
+    pub fn promote(&self) {
+        let signal = self.primary.pgdata.join("standby.signal");
+        std::fs::write(&signal, "").expect("write standby.signal");
+        self.primary.account.own(&signal).expect("own standby.signal");
+        self.primary.start().expect("start as a standby");
+        self.tool("pg_ctl", &["promote", "--wait"]);
+    }
+
+    /// Crashes the primary so that its log ends inside a record, and lets it recover.
+    ///
+    /// The record is a message, which changes no page; a commit behind it brings it to the file. Then the page on which
+    /// the message goes on, and all behind it, is lost, as if it had not reached the disk.
+    pub fn crash_inside_a_record(&self) {
+        let mut client = self.connect();
+        let message = "BEGIN; SELECT txid_current(); SELECT pg_logical_emit_message(false, 'torn', repeat('x', 30000)); COMMIT";
+        let start: Lsn = pg_quorum_tests::sql::value(&mut client, "SELECT pg_current_wal_insert_lsn()")
+            .parse()
+            .expect("an LSN");
+        pg_quorum_tests::sql::execute(&mut client, message);
+        let file = pg_quorum_tests::sql::value(&mut client, &format!("SELECT pg_walfile_name('{start}')"));
+        self.primary
+            .stop(ShutdownMode::Immediate)
+            .expect("stop the primary at once");
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(self.pg_wal().join(file))
+            .expect("open the segment");
+        let segment_bytes = file.metadata().expect("the segment's size").len();
+        let lost_from = (start.0 + 8192).next_multiple_of(8192) % segment_bytes;
+        assert!(
+            lost_from > 8192 && lost_from + 32768 < segment_bytes,
+            "the message is inside of one segment"
+        );
+        // A hole reads as zeros.
+        file.set_len(lost_from).expect("cut the segment");
+        file.set_len(segment_bytes).expect("lengthen the segment");
+        self.primary.start().expect("start the primary");
     }
 
     pub fn base(&self) -> &Path {
@@ -170,7 +211,7 @@ impl Servers {
             .with("restore_command", "/bin/false")
             .with("recovery_target_lsn", last_checkpoint)
             .with("recovery_target_action", "shutdown")
-            .with("recovery_target_timeline", "current");
+            .with("recovery_target_timeline", "latest");
         standby.configure(&settings).expect("write postgresql.conf");
         let log = std::fs::File::create(&standby.log).expect("make the standby's log");
         let status = account

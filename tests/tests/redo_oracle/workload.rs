@@ -10,7 +10,7 @@ const BTREE: &str = include_str!("workload/btree.sql");
 const COUNTERS: &str = include_str!("workload/counters.sql");
 const OTHER: &str = include_str!("workload/other.sql");
 
-/// Runs everything, with a restart under other parameters in between, and stops the server.
+/// Runs everything, with a restart under other parameters, a promotion and a crash in between, and stops the server.
 pub fn run(servers: &Servers) {
     servers.script(HEAP);
     servers.script(BTREE);
@@ -25,6 +25,29 @@ pub fn run(servers: &Servers) {
     servers.script(OTHER);
     bank(servers);
     servers.stop();
+    servers.promote();
+    after_a_break(servers, "promotion");
+    servers.crash_inside_a_record();
+    after_a_break(servers, "crash");
+    servers.stop();
+}
+
+/// Some work on new and on old pages, at the start of a segment, and a new segment behind it.
+fn after_a_break(servers: &Servers, name: &str) {
+    let mut client = servers.connect();
+    for statement in [
+        "SELECT pg_switch_wal()",
+        &format!(
+            "CREATE TABLE after_{name} AS SELECT g AS a, repeat('x', 100) AS b FROM generate_series(1, 500) g"
+        ),
+        &format!("CREATE INDEX ON after_{name} (a)"),
+        "UPDATE pgbench_branches SET bbalance = bbalance + 1",
+        &format!("DELETE FROM after_{name} WHERE a % 3 = 0"),
+        &format!("VACUUM after_{name}"),
+        "SELECT pg_switch_wal()",
+    ] {
+        execute(&mut client, statement);
+    }
 }
 
 /// Multixacts: two sessions that lock the same rows, one in a new subtransaction for each; locks that follow an update

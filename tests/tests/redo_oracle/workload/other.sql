@@ -40,7 +40,6 @@ CREATE DATABASE by_log STRATEGY wal_log;
 CREATE DATABASE by_copy STRATEGY file_copy;
 CREATE DATABASE to_drop STRATEGY file_copy;
 DROP DATABASE to_drop;
-SET allow_in_place_tablespaces = on;
 CREATE TABLESPACE beside LOCATION '';
 CREATE TABLESPACE to_drop LOCATION '';
 DROP TABLESPACE to_drop;
