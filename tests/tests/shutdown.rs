@@ -127,6 +127,8 @@ fn a_fast_stop_without_a_quorum_ends_and_acknowledges_nothing() {
     check_everything(&cluster.server);
 }
 
+/// Sequences in the middle of their logged range included: a clean stop logs where they stand. After that the machine
+/// may burn without a stop; only values taken since then could be skipped.
 #[test]
 fn a_dump_is_the_same_after_pgdata_is_deleted() {
     let mut cluster = Cluster::start("dump");
@@ -142,13 +144,13 @@ fn a_dump_is_the_same_after_pgdata_is_deleted() {
     );
     sql::execute(&mut client, "CREATE DATABASE other");
     sql::execute(&mut client, "VACUUM");
-    // The log is up to 32 values ahead of a sequence: after a crash of any server it goes on there. Values that were
-    // set are logged as they are.
-    sql::execute(&mut client, "SELECT setval('s', 100), setval('t_id_seq', 2000)");
     drop(client);
     let before = dump(&cluster.server);
-    cluster.burn_compute();
-    cluster.create_compute();
-    cluster.start_server();
-    assert_same_dump(&before, &dump(&cluster.server));
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+    for _ in 0..2 {
+        cluster.burn_compute();
+        cluster.create_compute();
+        cluster.start_server();
+        assert_same_dump(&before, &dump(&cluster.server));
+    }
 }

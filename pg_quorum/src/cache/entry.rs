@@ -20,7 +20,8 @@ pub struct ChunkEntry {
     bits: [AtomicU64; 2],
     /// The next entry of the hash chain or of the free list, its index plus one; zero: the last.
     pub(super) next: AtomicU32,
-    unused: AtomicU32,
+    /// 1: block 0 is a sequence's page that is ahead of its log record.
+    is_ahead_of_log: AtomicU32,
 }
 
 const _: () = assert!(size_of::<ChunkEntry>() == 48);
@@ -127,6 +128,20 @@ impl ChunkEntry {
         };
         self.bits[0].fetch_and(keep as u64, Ordering::AcqRel);
         self.bits[1].fetch_and((keep >> 64) as u64, Ordering::AcqRel);
+        if first == 0 {
+            self.set_ahead_of_log(false);
+        }
+    }
+
+    /// Under a hold.
+    pub(super) fn set_ahead_of_log(&self, is_ahead: bool) {
+        if self.is_ahead_of_log() != is_ahead {
+            self.is_ahead_of_log.store(u32::from(is_ahead), Ordering::Release);
+        }
+    }
+
+    pub(super) fn is_ahead_of_log(&self) -> bool {
+        self.is_ahead_of_log.load(Ordering::Acquire) != 0
     }
 
     pub(super) fn all_bits(&self) -> [u64; 2] {

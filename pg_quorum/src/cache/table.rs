@@ -231,14 +231,26 @@ impl ChunkTable {
                 continue;
             }
             let bits = self.entry(entry).all_bits();
+            let is_ahead_of_log = self.entry(entry).is_ahead_of_log();
             if self.entry(entry).packed_key() != key {
                 continue;
             }
             chunk.fork.rel.spc = to.spc;
             chunk.fork.rel.db = to.db;
-            self.hold(chunk)?.entry().add_bits(bits);
+            let copy = self.hold(chunk)?;
+            copy.entry().add_bits(bits);
+            copy.entry().set_ahead_of_log(is_ahead_of_log);
         }
         Ok(())
+    }
+
+    /// The forks whose block 0 was written by [`Held::set_ahead_of_log`] last.
+    pub fn ahead_of_log(self) -> impl Iterator<Item = RelFork> {
+        (0..self.used()).filter_map(move |entry| {
+            let entry = self.entry(entry);
+            let chunk = unpack(entry.packed_key()).filter(|_| entry.is_ahead_of_log())?;
+            Some(chunk.fork)
+        })
     }
 
     fn entry(&self, index: u32) -> &'static ChunkEntry {
@@ -421,6 +433,12 @@ impl Held {
     pub fn set_present(&self, block: u32) {
         debug_assert_eq!(block / BLOCKS_PER_CHUNK, self.key.chunk);
         self.entry().set_present(block);
+    }
+
+    /// Block 0, as the md file has it now, is a sequence's page whose values no log record has.
+    pub fn set_ahead_of_log(&self, is_ahead: bool) {
+        debug_assert_eq!(self.key.chunk, 0);
+        self.entry().set_ahead_of_log(is_ahead);
     }
 
     /// Ends the hold and remembers how the chunk looked, for a later install.

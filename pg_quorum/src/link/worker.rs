@@ -2,15 +2,15 @@
 //!
 //! One current-thread runtime drives the six streams; PostgreSQL's functions are called between its turns, on
 //! the same thread. It reads no catalog, takes no heavyweight lock and waits for no backend: everybody waits
-//! for it.
+//! for it. When the last ordinary backend has gone it logs where sequences stand.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pg_quorum_client::{Appender, Attachment, Durability, Fenced};
-use pg_quorum_types::Lsn;
+use pg_quorum_types::{Lsn, RelFileNode};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
@@ -19,7 +19,7 @@ use super::quorum_watch::QuorumWatch;
 use super::read_point::ReadPoints;
 use crate::attach::Layout;
 use crate::pg::eventfd::{self, EventFd};
-use crate::pg::{server, syncrep, worker};
+use crate::pg::{sequences, server, syncrep, worker};
 use crate::shared::{self, SharedState};
 
 /// Records of one batch, about.
@@ -33,6 +33,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 const WRITE_GRACE: Duration = Duration::from_millis(50);
 /// How long it looks again without sleeping.
 const SPIN: Duration = Duration::from_micros(30);
+/// Sequences that are logged at a stop before what was written is shipped.
+const SEQUENCES_PER_TURN: usize = 1000;
 /// While the server stops: how often the backends that are left are counted.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
@@ -62,6 +64,8 @@ pub struct Worker {
     last_tick: Instant,
     last_status: Instant,
     stop_deadline: Option<Instant>,
+    /// Sequences to be looked at before the end; `None` until the last ordinary backend has gone.
+    sequences: Option<BTreeSet<RelFileNode>>,
 }
 
 impl Worker {
@@ -102,6 +106,7 @@ impl Worker {
             last_tick: now,
             last_status: now,
             stop_deadline: None,
+            sequences: None,
         })
     }
 
@@ -230,8 +235,30 @@ impl Worker {
         if server::ordinary_backends() > 0 {
             return None;
         }
+        if !is_over && self.log_sequences() {
+            return None;
+        }
         let is_everything_durable = !has_shipped && self.reader.end() <= self.state.vdl();
         (is_everything_durable || is_over).then_some(is_everything_durable)
+    }
+
+    /// Nobody takes values from sequences any more: the log gets them as they are, some in each turn so that what
+    /// is not shipped stays little. False when there is nothing left to do.
+    fn log_sequences(&mut self) -> bool {
+        let left = self.sequences.get_or_insert_with(sequences::candidates);
+        if left.is_empty() {
+            return false;
+        }
+        for _ in 0..SEQUENCES_PER_TURN {
+            let Some(rel) = left.pop_first() else { break };
+            if let Err(error) = sequences::log_as_it_is(rel) {
+                pgrx::warning!(
+                    "pg_quorum: could not log where the sequence in relation {rel} stands: {error}"
+                );
+            }
+        }
+        sequences::flush();
+        true
     }
 
     async fn sleep(&mut self, now: Instant) -> anyhow::Result<()> {

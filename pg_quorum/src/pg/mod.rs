@@ -16,6 +16,7 @@ mod md15;
 mod patch;
 pub mod presence_file;
 pub mod report;
+pub mod sequences;
 pub mod server;
 pub mod shmem;
 mod smgr;

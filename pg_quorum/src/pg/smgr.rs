@@ -17,7 +17,7 @@ use pgrx::pg_sys::{self, BlockNumber, ForkNumber, RelFileNodeBackend, SMgrRelati
 use super::interrupts;
 use super::md15::{BLOCKS_PER_SEGMENT, MdTable, md};
 use super::presence_file::table;
-use super::report;
+use super::{report, sequences};
 use crate::cache::{BLOCKS_PER_CHUNK, ChunkKey, Held, Seen, release_at_exit};
 use crate::shared::{self, FetchError};
 
@@ -251,6 +251,11 @@ unsafe extern "C-unwind" fn write(
     let held = target.hold(block);
     target.md_write(block, buffer);
     held.set_present(block);
+    if block == 0 && target.fork.fork == Fork::Main {
+        // SAFETY: smgr.c passes a buffer of a block's size that stays as it is during the call.
+        let page = unsafe { &*buffer.cast::<[u8; BLOCK_SIZE]>() };
+        held.set_ahead_of_log(sequences::is_ahead_of_log(page));
+    }
 }
 
 #[pg_guard]
