@@ -5,9 +5,14 @@ use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pg_quorum_client::pgdata;
+use pg_quorum_proto::v1;
+use pg_quorum_proto::v1::pages_client::PagesClient;
 use pg_quorum_tests::cluster::Cluster;
 use pg_quorum_tests::ledger::Ledger;
 use pg_quorum_tests::{sql, wait_for};
+use pg_quorum_types::{ForkNumber, Lsn, PageKey, RelFileNode, RelFork};
+use storage_service::derived::store::{Batch, FjallSettings, FjallStore, PageStore, Space};
 
 fn says(cluster: &Cluster, index: usize) -> String {
     let status = cluster.status();
@@ -112,6 +117,128 @@ fn nodes_keep_everything_over_a_graceful_restart() {
     cluster.start_server();
     ledger.check(&mut cluster.connect());
     sql::execute(&mut cluster.connect(), "CHECKPOINT");
+}
+
+/// One bit on one disk: the node must neither serve that page nor guess it, and it need not stay so, since five others
+/// have it.
+#[test]
+fn a_page_that_has_rotted_on_one_node_is_refused_there_and_mended_from_a_peer() {
+    const ROTTEN: usize = 3;
+    let mut cluster = Cluster::start("rotten-page");
+    let mut client = cluster.connect();
+    sql::execute(
+        &mut client,
+        "CREATE TABLE t AS SELECT g AS a, repeat('x', 500) AS b FROM generate_series(1, 100) g",
+    );
+    let number =
+        |client: &mut _, query: &str| -> u32 { sql::value(client, query).parse().expect("a number") };
+    let fork = RelFork {
+        rel: RelFileNode {
+            spc: 1663,
+            db: number(
+                &mut client,
+                "SELECT oid FROM pg_database WHERE datname = 'postgres'",
+            ),
+            rel: number(&mut client, "SELECT pg_relation_filenode('t')"),
+        },
+        fork: ForkNumber::Main,
+    };
+    let written: Lsn = sql::value(&mut client, "SELECT pg_current_wal_lsn()")
+        .parse()
+        .expect("an LSN");
+    wait_for("the nodes have made pages of it", Duration::from_secs(60), || {
+        std::thread::sleep(Duration::from_millis(200));
+        cluster.status().iter().all(|node| node.applied_lsn >= written.0)
+    });
+    cluster.stop_node(ROTTEN);
+    let key = PageKey::Relation { rel: fork, block: 2 };
+    let derived = cluster.nodes[ROTTEN].data().join("derived");
+    rot(&derived, key);
+    for file in files_below(&derived) {
+        cluster.server.account.own(&file).expect("give the file back");
+    }
+    cluster.start_node(ROTTEN);
+    cluster.wait_until_caught_up();
+
+    let read = |index: usize| page(&cluster, index, fork, 2);
+    let good = read(0).expect("the page of another node");
+    wait_for("the page is asked for", Duration::from_secs(60), || {
+        read(ROTTEN).is_err() || cluster.status()[ROTTEN].pages_mended > 0
+    });
+    wait_for("the page is mended", Duration::from_secs(60), || {
+        let status = cluster.status();
+        let node = &status[ROTTEN];
+        node.pages_mended == 1 && node.pages_unbuildable == 0 && node.message.as_deref() == Some("")
+    });
+    assert_eq!(read(ROTTEN).expect("the mended page"), good);
+    // Also after another restart, and after more records for the page.
+    sql::execute(&mut client, "UPDATE t SET b = 'y' WHERE a % 2 = 0");
+    cluster.stop_node(ROTTEN);
+    cluster.start_node(ROTTEN);
+    cluster.wait_until_caught_up();
+    let read = |index: usize| page(&cluster, index, fork, 2);
+    let changed = read(0).expect("the page of another node");
+    assert_ne!(changed, good);
+    assert_eq!(read(ROTTEN).expect("the mended page"), changed);
+}
+
+/// Flips a bit in every stored image of the page.
+fn rot(derived: &Path, key: PageKey) {
+    let current = fs::read_to_string(derived.join("CURRENT")).expect("the store's name");
+    let directory = derived.join(current.trim_end());
+    let store = FjallStore::open(&directory, &FjallSettings::default()).expect("open the store");
+    let key = key.to_bytes();
+    let mut behind = key.to_vec();
+    behind.push(0xFF);
+    let mut batch = Batch::default();
+    for version in store.view().scan(Space::Pages, &key, &behind) {
+        let (version, image) = version.expect("a stored image");
+        let mut image = image.to_vec();
+        image[4000] ^= 0x10;
+        batch.put(Space::Pages, &version.key, version.lsn, image);
+    }
+    assert!(!batch.is_empty(), "an image is stored");
+    store.commit(batch).expect("write to the store");
+    store.flush(Space::Pages).expect("flush the store");
+}
+
+/// The page as one node gives it to the server, or why it does not.
+fn page(cluster: &Cluster, index: usize, fork: RelFork, block: u32) -> Result<Vec<u8>, String> {
+    let attachment = pgdata::load_attachment(&cluster.server.pgdata)
+        .expect("read attach.json")
+        .expect("the server is attached");
+    let address = cluster.nodes[index].address();
+    let member = attachment
+        .membership
+        .members
+        .iter()
+        .find(|member| member.address == address);
+    let segment = member.expect("the node is a member").segment;
+    let request = v1::GetPagesRequest {
+        context: Some(attachment.context(segment).into()),
+        lsn: u64::MAX,
+        not_modified_since: attachment.vdl.0,
+        fork: Some(fork.into()),
+        blocks: vec![block],
+    };
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let client = PagesClient::connect(format!("http://{address}")).await;
+        let mut client = client.map_err(|error| error.to_string())?;
+        let reply = client
+            .get_pages(request)
+            .await
+            .map_err(|error| error.to_string())?;
+        let reply = reply.into_inner();
+        if let Some(refused) = reply.refused {
+            return Err(refused.message);
+        }
+        let page = reply.pages.into_iter().next().ok_or("no page")?;
+        match page.error.as_str() {
+            "" => Ok(page.page.to_vec()),
+            why => Err(why.to_owned()),
+        }
+    })
 }
 
 fn files_below(directory: &Path) -> Vec<PathBuf> {

@@ -34,7 +34,7 @@ impl Attachment {
     }
 
     /// What a request to `segment` begins with.
-    pub(crate) fn context(&self, segment: SegmentId) -> RequestContext {
+    pub fn context(&self, segment: SegmentId) -> RequestContext {
         RequestContext {
             volume: self.volume,
             protection_group: ProtectionGroup(0),

@@ -46,6 +46,10 @@ pub struct NodeCounters {
     pub log_bytes: u64,
     pub page_store_bytes: u64,
     pub pages_served: u64,
+    /// Pages that the node cannot build and refuses.
+    pub pages_unbuildable: u64,
+    /// Pages that a peer's copy has replaced.
+    pub pages_mended: u64,
     pub records_received: u64,
     pub syncs: u64,
     pub tail_cuts: u64,
@@ -83,6 +87,8 @@ impl TryFrom<v1::StatusReply> for NodeStatus {
                 log_bytes: wire.log_bytes,
                 page_store_bytes: wire.page_store_bytes,
                 pages_served: wire.pages_served,
+                pages_unbuildable: wire.pages_unbuildable,
+                pages_mended: wire.pages_mended,
                 records_received: wire.records_received,
                 syncs: wire.syncs,
                 tail_cuts: wire.tail_cuts,

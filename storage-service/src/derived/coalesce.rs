@@ -144,6 +144,7 @@ fn write_images(
     let mut batch = Batch::default();
     for plan in plans.iter().filter(|plan| !plan.records.is_empty()) {
         let built = build(plan, view.as_ref(), engine.log.as_ref())?;
+        engine.unbuildable.note(plan.key, &built);
         let Some(version) = built.version else {
             continue;
         };

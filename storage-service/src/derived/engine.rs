@@ -26,6 +26,7 @@ use super::resets::{Dropped, Resets};
 use super::settings::DerivedSettings;
 use super::state::{State, decode};
 use super::store::{FjallStore, PageStore, Space, StoreView};
+use super::unbuildable::UnbuildablePages;
 
 /// See the module.
 pub struct Engine {
@@ -41,6 +42,7 @@ pub struct Engine {
     /// The store has failed and must be opened anew.
     pub has_store_failed: AtomicBool,
     pub counters: Counters,
+    pub unbuildable: UnbuildablePages,
     /// Woken after each coalesced round.
     pub round_done: Condvar,
     pub round_lock: Mutex<()>,
@@ -78,6 +80,7 @@ impl std::fmt::Display for Work {
 pub struct Counters {
     pub pages_served: AtomicU64,
     pub pages_failed: AtomicU64,
+    pub pages_mended: AtomicU64,
     pub records_indexed: AtomicU64,
     pub wal_bytes_indexed: AtomicU64,
     pub images_written: AtomicU64,
@@ -117,6 +120,7 @@ impl Engine {
             failures: Mutex::default(),
             has_store_failed: AtomicBool::new(false),
             counters: Counters::default(),
+            unbuildable: UnbuildablePages::default(),
             round_done: Condvar::new(),
             round_lock: Mutex::new(()),
             wanted: Condvar::new(),

@@ -34,6 +34,7 @@ mod slru_range;
 mod state;
 pub mod store;
 mod stored_page;
+mod unbuildable;
 mod wal_bytes;
 
 use std::fs;
@@ -46,6 +47,7 @@ use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
 use pg_quorum_types::{Base, ClusterFacts, Lsn, PageKey, RelFork};
+use pg_quorum_wal::Page;
 use tokio::sync::watch;
 
 pub use base::ImportedBase;
@@ -56,6 +58,7 @@ pub use read_pages::ReadPage;
 pub use record_log::{LogPosition, LogView, RecordLog, StoredRecord};
 pub use settings::DerivedSettings;
 pub use stored_page::{page_checksum, set_page_checksum};
+pub use unbuildable::UnbuildablePage;
 
 use engine::{Engine, Work};
 use import::Import;
@@ -74,6 +77,11 @@ pub struct DerivedStats {
     pub indexed_pages: u64,
     pub pages_served: u64,
     pub pages_failed: u64,
+    /// Pages that cannot be built here now; the reason of one of them.
+    pub pages_unbuildable: u64,
+    pub unbuildable_because: String,
+    /// Pages that a peer's copy has replaced.
+    pub pages_mended: u64,
     pub records_indexed: u64,
     pub wal_bytes_indexed: u64,
     pub images_written: u64,
@@ -311,6 +319,21 @@ impl Derived {
         blocks.iter().map(page).collect()
     }
 
+    /// Pages that cannot be built here, `limit` of them at most.
+    pub fn unbuildable_pages(&self, limit: usize) -> Vec<UnbuildablePage> {
+        self.engine()
+            .map_or_else(|_| Vec::new(), |engine| engine.unbuildable.first(limit).0)
+    }
+
+    /// Takes a peer's copy of a page, as of `at`, in the place of one that cannot be built here. Returns whether that
+    /// was so. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `at` is not durable, not indexed or not kept; the disk fails.
+    pub fn take_copy(&self, key: PageKey, copy: &Page, at: Lsn) -> Result<bool, DerivedError> {
+        unbuildable::take_copy(self.engine()?.as_ref(), key, copy, at)
+    }
+
     /// Blocks of a fork as of `at`, `None` if it does not exist. Blocks on the disk.
     ///
     /// # Errors
@@ -364,6 +387,7 @@ impl Derived {
             store_bytes: engine.store.disk_bytes(),
             pages_served: counters.pages_served.load(Ordering::Relaxed),
             pages_failed: counters.pages_failed.load(Ordering::Relaxed),
+            pages_mended: counters.pages_mended.load(Ordering::Relaxed),
             records_indexed: counters.records_indexed.load(Ordering::Relaxed),
             wal_bytes_indexed: counters.wal_bytes_indexed.load(Ordering::Relaxed),
             images_written: counters.images_written.load(Ordering::Relaxed),
@@ -372,6 +396,9 @@ impl Derived {
             failure: engine.failure(),
             ..DerivedStats::default()
         };
+        let (first, count) = engine.unbuildable.first(1);
+        stats.pages_unbuildable = count as u64;
+        stats.unbuildable_because = first.into_iter().next().map_or_else(String::new, |page| page.why);
         let state = engine.state.read();
         stats.indexed = state.indexed;
         stats.applied = state.applied;

@@ -41,6 +41,7 @@ pub fn page(engine: &Engine, key: PageKey, at: Lsn) -> Result<ReadPage, DerivedE
             result => break result?,
         }
     };
+    engine.unbuildable.note(key, &built);
     Ok(match built.page {
         StoredPage::Zeros => ReadPage::Zeros,
         StoredPage::Unbuildable(why) => {

@@ -2,10 +2,12 @@
 //!
 //! * [`config`]: what a node is told, and the six of the embedded mode
 //! * `data_dir`: one process for each directory
+//! * `mend`: peers' copies of pages that cannot be built here
 //! * this file: putting it together and taking it apart
 
 pub mod config;
 mod data_dir;
+mod mend;
 
 use std::io;
 use std::net::SocketAddr;
@@ -153,6 +155,7 @@ impl Node {
         let tasks = vec![
             tokio::spawn(Arc::clone(&segment).catch_up()),
             tokio::spawn(Arc::clone(&segment).keep_up()),
+            tokio::spawn(mend::run(Arc::clone(&segment), Arc::clone(&derived))),
         ];
         tracing::info!(node = %name, segment = %segment.id(), "listening on {address}, data in {}", config.data.display());
         Ok(Node {

@@ -217,6 +217,13 @@ fn client(clients: &mut HashMap<String, PeerClient<Channel>>, address: &str) -> 
     if let Some(client) = clients.get(address) {
         return Some(client.clone());
     }
+    let client = PeerClient::new(peer_channel(address)?).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    clients.insert(address.to_owned(), client.clone());
+    Some(client)
+}
+
+/// A connection to another node, made when it is used; `None` if the address is none.
+pub fn peer_channel(address: &str) -> Option<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .inspect_err(|error| tracing::error!(address, "a member's address is no address: {error}"))
         .ok()?;
@@ -229,7 +236,5 @@ fn client(clients: &mut HashMap<String, PeerClient<Channel>>, address: &str) -> 
         .initial_connection_window_size(crate::node::CONNECTION_WINDOW_BYTES)
         .tcp_nodelay(true)
         .connect_lazy();
-    let client = PeerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    clients.insert(address.to_owned(), client.clone());
-    Some(client)
+    Some(channel)
 }

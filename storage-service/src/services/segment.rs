@@ -107,6 +107,10 @@ impl SegmentRpc for SegmentService {
             let meta = machine.meta();
             let message = match machine.trouble() {
                 Some(trouble) => trouble.to_owned(),
+                None if stats.failure.is_empty() && stats.pages_unbuildable > 0 => format!(
+                    "{} pages cannot be built here and are refused: {}",
+                    stats.pages_unbuildable, stats.unbuildable_because
+                ),
                 None => stats.failure.clone(),
             };
             v1::StatusReply {
@@ -139,6 +143,8 @@ impl SegmentRpc for SegmentService {
                 log_bytes: 0,
                 page_store_bytes: stats.store_bytes,
                 pages_served: stats.pages_served,
+                pages_unbuildable: stats.pages_unbuildable,
+                pages_mended: stats.pages_mended,
                 records_received: log.counters.records.load(Ordering::Relaxed),
                 syncs: log.counters.syncs.load(Ordering::Relaxed),
                 tail_cuts: meta.tail_cuts,
