@@ -267,3 +267,35 @@ fn databases_and_tablespaces_come_and_go() {
         );
     });
 }
+
+/// One commit record may name all relations of a large schema.
+#[test]
+fn a_commit_that_drops_eighty_thousand_relations_leaves_nothing_and_takes_others_along() {
+    const RELATIONS: u32 = 80_000;
+    let mut node = Node::new();
+    let numbers = 16384..16384 + RELATIONS;
+    for number in numbers.clone() {
+        let record = node.writer.create(main_fork(number));
+        node.append(record);
+        if number % 10 == 0 {
+            let record = node.writer.full_page(main_fork(number), 0, 1);
+            node.append(record);
+        }
+    }
+    node.coalesce();
+    let kept = main_fork(numbers.end);
+    let record = node.writer.full_page(kept, 0, 7);
+    let before = node.append(record);
+    let all: Vec<RelFileNode> = numbers.clone().map(rel).collect();
+    let record = node.writer.commit_dropping(750, &all);
+    let end = node.append(record);
+    node.wait_indexed();
+    assert_eq!(node.size(main_fork(16390), before), Some(1));
+    thrice(node, |node| {
+        for number in numbers.clone().step_by(997) {
+            assert_eq!(node.size(main_fork(number), end), None, "{number}");
+            assert_eq!(node.fill(main_fork(number), 0, end), None, "{number}");
+        }
+        assert_eq!(node.fill(kept, 0, end), Some(7));
+    });
+}
