@@ -4,7 +4,11 @@
 //! Serves `wal_consistency_checking` only: both pages are masked, then they must be equal.
 
 use crate::redo::RedoFault;
+use crate::redo::brin::{self, PageType};
 use crate::redo::btree::{BTP_HAS_GARBAGE, BTP_LEAF, BTP_SPLIT_END, BtreePage};
+use crate::redo::hash::{
+    HashPage, LH_BUCKET_PAGE, LH_OVERFLOW_PAGE, LH_PAGE_HAS_DEAD_TUPLES, LH_PAGE_TYPE, LH_UNUSED_PAGE,
+};
 use crate::redo::heap_tuple::{HEAP_XMAX_COMMITTED, HEAP_XMAX_INVALID, HeapTuple, TupleId};
 use crate::redo::page::{
     HEADER_BYTES, ItemId, LinePointerState, PD_ALL_VISIBLE, PD_HAS_FREE_LINES, PD_PAGE_FULL, PageLayout,
@@ -26,6 +30,8 @@ pub fn mask_page(rmgr: Rmgr, page: &mut Page, block: u32) -> Result<(), RedoFaul
     match rmgr {
         Rmgr::Heap | Rmgr::Heap2 => mask_heap(page, block),
         Rmgr::Btree => mask_btree(page),
+        Rmgr::Hash => mask_hash(page),
+        Rmgr::Brin => mask_brin(page),
         Rmgr::Sequence | Rmgr::Generic => {
             mask_lsn_and_checksum(page);
             mask_unused_space(page)
@@ -39,11 +45,9 @@ pub fn mask_page(rmgr: Rmgr, page: &mut Page, block: u32) -> Result<(), RedoFaul
         | Rmgr::MultiXact
         | Rmgr::RelMap
         | Rmgr::Standby
-        | Rmgr::Hash
         | Rmgr::Gin
         | Rmgr::Gist
         | Rmgr::SpGist
-        | Rmgr::Brin
         | Rmgr::CommitTs
         | Rmgr::ReplicationOrigin
         | Rmgr::LogicalMessage => Ok(()),
@@ -116,6 +120,40 @@ fn mask_btree(page: &mut Page) -> Result<(), RedoFault> {
     btree_page.set_flags(btree_page.flags() & !(BTP_HAS_GARBAGE | BTP_SPLIT_END));
     btree_page.set_cycle_id(0);
     Ok(())
+}
+
+/// `hash_mask`.
+fn mask_hash(page: &mut Page) -> Result<(), RedoFault> {
+    mask_lsn_and_checksum(page);
+    mask_hint_bits(page);
+    mask_unused_space(page)?;
+    let mut hash_page = HashPage::of(page)?;
+    match hash_page.flags() & LH_PAGE_TYPE {
+        LH_UNUSED_PAGE => mask_content(hash_page.page),
+        LH_BUCKET_PAGE | LH_OVERFLOW_PAGE => mask_line_pointer_flags(hash_page.page)?,
+        _ => {}
+    }
+    hash_page.clear_flags(LH_PAGE_HAS_DEAD_TUPLES);
+    Ok(())
+}
+
+/// `brin_mask`. An old version may have left a metapage's `pd_lower` at its start.
+fn mask_brin(page: &mut Page) -> Result<(), RedoFault> {
+    mask_lsn_and_checksum(page);
+    mask_hint_bits(page);
+    let is_meta_with_lower =
+        brin::is_of_type(page, PageType::Meta)? && usize::from(page.lower()) > HEADER_BYTES;
+    if brin::is_of_type(page, PageType::Regular)? || is_meta_with_lower {
+        mask_unused_space(page)?;
+    }
+    brin::clear_brin_flags(page, brin::EVACUATE)
+}
+
+/// `mask_page_content`.
+fn mask_content(page: &mut Page) {
+    page[HEADER_BYTES..].fill(0);
+    page.set_lower(0);
+    page.set_upper(0);
 }
 
 /// `mask_lp_flags`.

@@ -7,6 +7,8 @@ use crate::servers::Servers;
 
 const HEAP: &str = include_str!("workload/heap.sql");
 const BTREE: &str = include_str!("workload/btree.sql");
+const HASH: &str = include_str!("workload/hash.sql");
+const BRIN: &str = include_str!("workload/brin.sql");
 const COUNTERS: &str = include_str!("workload/counters.sql");
 const OTHER: &str = include_str!("workload/other.sql");
 
@@ -14,6 +16,8 @@ const OTHER: &str = include_str!("workload/other.sql");
 pub fn run(servers: &Servers) {
     servers.script(HEAP);
     servers.script(BTREE);
+    servers.script(HASH);
+    servers.script(BRIN);
     lock_rows_together(servers);
     servers.script(COUNTERS);
     servers.client_tool("vacuumdb", &["--all", "--freeze", "--quiet"]);

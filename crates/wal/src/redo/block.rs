@@ -28,3 +28,21 @@ pub(crate) fn prepare(record: &Record, page: &Page) -> Result<BlockRedo, RedoFau
         Ok(BlockRedo::Needed)
     }
 }
+
+/// Does `change` to a page that needs it (`BLK_NEEDS_REDO`), which then bears the record's LSN.
+pub(crate) fn change_if_needed(
+    record: &Record,
+    page: &mut Page,
+    change: impl FnOnce(&mut Page) -> Result<(), RedoFault>,
+) -> Result<(), RedoFault> {
+    if prepare(record, page)? == BlockRedo::Needed {
+        change(page)?;
+        page.set_lsn(record.end);
+    }
+    Ok(())
+}
+
+/// The block that the record refers to by `id` (`XLogRecGetBlockTag`).
+pub(crate) fn block_number(record: &Record, id: u8) -> Result<u32, RedoFault> {
+    Ok(record.block(id).ok_or(RedoFault::MissingBlock { id })?.block)
+}

@@ -1,6 +1,6 @@
 //! Moving items inside a page (bufpage.c, 15.18): `PageRepairFragmentation`,
-//! `PageTruncateLinePointerArray`, `PageIndexTupleDelete`, `PageIndexMultiDelete`,
-//! `PageIndexTupleOverwrite`.
+//! `PageTruncateLinePointerArray`, `PageIndexTupleDelete`, `PageIndexTupleDeleteNoCompact`,
+//! `PageIndexMultiDelete`, `PageIndexTupleOverwrite`.
 //!
 //! Bytes between `pd_lower` and `pd_upper` matter too: a standby's file keeps what was moved away,
 //! so these functions leave the same remains behind.
@@ -199,15 +199,33 @@ fn index_item(page: &Page, offset: u16) -> Result<ItemId, RedoFault> {
 pub(crate) fn delete_index_item(page: &mut Page, offset: u16) -> Result<(), RedoFault> {
     page.check_pointers()?;
     let item = index_item(page, offset)?;
-    let size = max_align(item.len());
     let old_lower = usize::from(page.lower());
     let line_pointer = HEADER_BYTES + (usize::from(offset) - 1) * ITEM_ID_BYTES;
     page.copy_within(line_pointer + ITEM_ID_BYTES..old_lower, line_pointer);
-    let upper = usize::from(page.upper());
-    page.copy_within(upper..item.offset(), upper + size);
-    page.set_upper((upper + size) as u16);
     page.set_lower((old_lower - ITEM_ID_BYTES) as u16);
-    shift_item_ids(page, item.offset(), size as isize)
+    close_gap(page, item)
+}
+
+/// `PageIndexTupleDeleteNoCompact`: removes one item. Its line pointer becomes unused, so that the others
+/// keep their numbers; the last one goes.
+pub(crate) fn delete_index_item_keeping_numbers(page: &mut Page, offset: u16) -> Result<(), RedoFault> {
+    page.check_pointers()?;
+    let item = index_item(page, offset)?;
+    if offset < page.max_offset() {
+        page.set_item_id(offset, ItemId::UNUSED)?;
+    } else {
+        page.set_lower(page.lower() - ITEM_ID_BYTES as u16);
+    }
+    close_gap(page, item)
+}
+
+/// Moves the items in front of `gone` to where it was.
+fn close_gap(page: &mut Page, gone: ItemId) -> Result<(), RedoFault> {
+    let size = max_align(gone.len());
+    let upper = usize::from(page.upper());
+    page.copy_within(upper..gone.offset(), upper + size);
+    page.set_upper((upper + size) as u16);
+    shift_item_ids(page, gone.offset(), size as isize)
 }
 
 /// Adds `by` to the position of every stored item at or before `up_to`.

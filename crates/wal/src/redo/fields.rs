@@ -55,6 +55,17 @@ impl<'a> Fields<'a> {
         self.array().map(u64::from_le_bytes)
     }
 
+    #[inline]
+    pub(crate) fn f64(&mut self) -> Result<f64, RedoFault> {
+        self.array().map(f64::from_le_bytes)
+    }
+
+    /// A C `bool`.
+    #[inline]
+    pub(crate) fn bool(&mut self) -> Result<bool, RedoFault> {
+        self.u8().map(|byte| byte != 0)
+    }
+
     pub(crate) fn rel_file_node(&mut self) -> Result<RelFileNode, RedoFault> {
         Ok(RelFileNode {
             spc: self.u32()?,
@@ -75,9 +86,14 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// Everything that is left, without reading it.
+    pub(crate) fn peek(&self) -> &'a [u8] {
+        self.data.get(self.at..).unwrap_or_default()
+    }
+
     /// Everything that is left.
     pub(crate) fn rest(&mut self) -> &'a [u8] {
-        let rest = self.data.get(self.at..).unwrap_or_default();
+        let rest = self.peek();
         self.at = self.data.len();
         rest
     }

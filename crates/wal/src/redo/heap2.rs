@@ -1,6 +1,6 @@
 //! Redo of resource manager Heap2 (heapam.c `heap2_redo`, 15.18).
 
-use super::block::{BlockRedo, prepare};
+use super::block::{BlockRedo, block_number, prepare};
 use super::compact::{free_dead_line_pointer, repair_fragmentation, truncate_line_pointer_array};
 use super::error::RedoFault;
 use super::fields::Fields;
@@ -132,7 +132,7 @@ fn visible(record: &Record, block: &BlockRef, page: &mut Page, ctx: &RedoContext
     let _cutoff_xid = fields.u32()?;
     let flags = fields.u8()?;
     if block.id == 0 {
-        let heap_block = record.block(1).ok_or(RedoFault::MissingBlock { id: 1 })?.block;
+        let heap_block = block_number(record, 1)?;
         return visibility_map::set(record.end, heap_block, flags, page);
     }
     if prepare(record, page)? == BlockRedo::Done {

@@ -4,14 +4,17 @@
 //! that it mirrors, with version. A page that does not exist yet is given as zeros.
 
 pub(crate) mod block;
+pub(crate) mod brin;
 pub(crate) mod btree;
 pub(crate) mod compact;
 mod error;
 pub(crate) mod fields;
 mod generic;
+pub(crate) mod hash;
 pub(crate) mod heap;
 pub(crate) mod heap2;
 pub(crate) mod heap_tuple;
+pub(crate) mod index_tuple;
 pub(crate) mod page;
 mod relation;
 mod sequence;

@@ -114,6 +114,8 @@ pub(crate) enum Placement {
     Heap,
     /// No flags: later line pointers move up by one.
     Index,
+    /// `PAI_OVERWRITE`: the line pointer must be unused or new.
+    Vacant,
 }
 
 /// The page as PostgreSQL sees it.
@@ -151,6 +153,8 @@ pub(crate) trait PageLayout {
     /// Makes room for an item of `size` bytes at line pointer `offset` (`PageAddItemExtended`
     /// without its copy) and returns where its bytes belong.
     fn reserve_item(&mut self, offset: u16, size: usize, placement: Placement) -> Result<usize, RedoFault>;
+    /// `PageAddItemExtended`; returns where the item's bytes are.
+    fn add_item(&mut self, offset: u16, item: &[u8], placement: Placement) -> Result<usize, RedoFault>;
     /// `PageAddItem` of an index tuple.
     fn add_index_item(&mut self, offset: u16, item: &[u8]) -> Result<usize, RedoFault>;
     fn bytes(&self, at: usize, len: usize) -> Result<&[u8], RedoFault>;
@@ -341,10 +345,12 @@ impl PageLayout for Page {
             Placement::Heap if usize::from(offset) > MAX_HEAP_TUPLES => {
                 return Err(refused("more than MaxHeapTuplesPerPage"));
             }
-            Placement::Heap if offset < limit && self.u32_at(at) & (0x7FFF << 17 | 3 << 15) != 0 => {
+            Placement::Heap | Placement::Vacant
+                if offset < limit && self.u32_at(at) & (0x7FFF << 17 | 3 << 15) != 0 =>
+            {
                 return Err(refused("is in use"));
             }
-            Placement::Heap | Placement::Index => {}
+            Placement::Heap | Placement::Index | Placement::Vacant => {}
         }
         let moves = offset < limit && placement == Placement::Index;
         let old_lower = usize::from(self.lower());
@@ -372,7 +378,11 @@ impl PageLayout for Page {
     }
 
     fn add_index_item(&mut self, offset: u16, item: &[u8]) -> Result<usize, RedoFault> {
-        let at = self.reserve_item(offset, item.len(), Placement::Index)?;
+        self.add_item(offset, item, Placement::Index)
+    }
+
+    fn add_item(&mut self, offset: u16, item: &[u8], placement: Placement) -> Result<usize, RedoFault> {
+        let at = self.reserve_item(offset, item.len(), placement)?;
         self.bytes_mut(at, item.len())?.copy_from_slice(item);
         Ok(at)
     }

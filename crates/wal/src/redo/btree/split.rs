@@ -4,9 +4,10 @@ use pg_quorum_types::BLOCK_SIZE;
 
 use super::page::{BTP_INCOMPLETE_SPLIT, BTP_LEAF, BTP_ROOT, BtreePage, HIGH_KEY};
 use super::tuple;
-use crate::redo::block::{BlockRedo, prepare};
+use crate::redo::block::{BlockRedo, block_number, prepare};
 use crate::redo::error::RedoFault;
 use crate::redo::fields::Fields;
+use crate::redo::index_tuple::take_aligned;
 use crate::redo::page::{PageLayout, max_align};
 use crate::{BlockRef, Page, Record};
 
@@ -34,10 +35,6 @@ impl SplitFields {
     fn leaf_flag(&self) -> u16 {
         if self.level == 0 { BTP_LEAF } else { 0 }
     }
-}
-
-fn block_number(record: &Record, id: u8) -> Result<u32, RedoFault> {
-    Ok(record.block(id).ok_or(RedoFault::MissingBlock { id })?.block)
 }
 
 /// Block 1: the new right page, whole in the record.
@@ -74,13 +71,8 @@ struct LeftData<'a> {
 impl<'a> LeftData<'a> {
     fn read(data: &'a [u8], has_new_item: bool) -> Result<LeftData<'a>, RedoFault> {
         let mut fields = Fields::new(data);
-        let mut item = || {
-            let rest = fields;
-            let size = max_align(tuple::size(rest.clone().rest())?);
-            fields.take(size)
-        };
-        let new_item = if has_new_item { Some(item()?) } else { None };
-        let high_key = item()?;
+        let new_item = has_new_item.then(|| take_aligned(&mut fields)).transpose()?;
+        let high_key = take_aligned(&mut fields)?;
         fields.finish()?;
         Ok(LeftData { new_item, high_key })
     }

@@ -7,14 +7,13 @@
 //! ```
 
 use crate::redo::error::RedoFault;
+use crate::redo::index_tuple::{SIZE_MASK, TUPLE_HEADER_BYTES};
 use crate::redo::page::max_align;
 
-/// `sizeof(IndexTupleData)`.
-pub(super) const TUPLE_HEADER_BYTES: usize = 8;
+pub(super) use crate::redo::index_tuple::size;
+
 /// `sizeof(ItemPointerData)`.
 pub(super) const TID_BYTES: usize = 6;
-/// `INDEX_SIZE_MASK`.
-const SIZE_MASK: u16 = 0x1FFF;
 /// `INDEX_ALT_TID_MASK`.
 const ALT_TID: u16 = 0x2000;
 /// `BT_IS_POSTING`.
@@ -37,11 +36,6 @@ fn header(tuple: &[u8]) -> Result<&[u8; TUPLE_HEADER_BYTES], RedoFault> {
 
 fn info(header: &[u8; TUPLE_HEADER_BYTES]) -> u16 {
     u16::from_le_bytes([header[6], header[7]])
-}
-
-/// `IndexTupleSize`.
-pub(super) fn size(tuple: &[u8]) -> Result<usize, RedoFault> {
-    Ok(usize::from(info(header(tuple)?) & SIZE_MASK))
 }
 
 /// The tuple at the start of `bytes`, cut to its own size.
