@@ -376,6 +376,21 @@ mod tests {
     }
 
     #[test]
+    fn deleting_an_item_may_leave_the_numbers_of_the_others() {
+        let mut page = page_with(&[b"aaaa", b"bbbbbbbbbbbb", b"cc"]);
+        delete_index_item_keeping_numbers(&mut page, 2).unwrap();
+        assert_eq!(
+            (page.item(1).unwrap(), page.item(3).unwrap()),
+            (&b"aaaa"[..], &b"cc"[..])
+        );
+        assert_eq!(page.item_id(2).unwrap(), ItemId::UNUSED);
+        assert_eq!(usize::from(page.upper()), BLOCK_SIZE - 16 - 16);
+        assert!(delete_index_item_keeping_numbers(&mut page, 2).is_err());
+        delete_index_item_keeping_numbers(&mut page, 3).unwrap();
+        assert_eq!(page.max_offset(), 2);
+    }
+
+    #[test]
     fn offsets_to_delete_must_rise_and_exist() {
         let mut page = page_with(&[b"a", b"b", b"c", b"d"]);
         assert!(delete_index_items(&mut page, offsets(&[1, 0, 3, 0, 2, 0])).is_err());

@@ -19,6 +19,8 @@ pub(crate) mod page;
 mod relation;
 mod sequence;
 mod slru;
+#[cfg(test)]
+mod test_records;
 pub(crate) mod visibility_map;
 
 use pg_quorum_types::{BLOCK_SIZE, PageKey};

@@ -52,7 +52,7 @@ REINDEX INDEX CONCURRENTLY classes_all;
 CREATE UNLOGGED TABLE sparse_loose (id int);
 CREATE INDEX sparse_loose_id ON sparse_loose USING brin (id);
 INSERT INTO sparse_loose SELECT generate_series(1, 1000);
--- Pages that come as images after a checkpoint; the mark on a page that is about to be vacated gets into them.
+-- Pages that come as images after a checkpoint. The mark on a page that is about to be vacated gets into one of them.
 ALTER SYSTEM SET full_page_writes = on;
 SELECT pg_reload_conf();
 SELECT pg_sleep(0.5);
@@ -63,6 +63,8 @@ CHECKPOINT;
 INSERT INTO sparse SELECT i, repeat('s', 5000) FROM generate_series(3001, 4400) i;
 SELECT brin_summarize_new_values('sparse_id');
 UPDATE growing SET t = repeat(md5(id::text), 1 + id % 20) WHERE id % 7 = 1;
+CHECKPOINT;
+SELECT brin_summarize_range('sparse_built', 4200);
 ALTER SYSTEM SET full_page_writes = off;
 SELECT pg_reload_conf();
 SELECT pg_sleep(0.5);

@@ -27,6 +27,11 @@ DELETE FROM chained WHERE n > 430;
 VACUUM (INDEX_CLEANUP ON) chained;
 DELETE FROM chained;
 VACUUM (INDEX_CLEANUP ON) chained;
+-- Empty pages behind the page that is written to, which is not the bucket's first one.
+INSERT INTO chained SELECT 7, i FROM generate_series(1, 1900) i;
+DELETE FROM chained WHERE n BETWEEN 600 AND 1850;
+VACUUM (INDEX_CLEANUP ON) chained;
+TRUNCATE chained;
 -- Two chains that grew together: pages are freed behind the first free one, which the metapage then keeps.
 INSERT INTO chained SELECT 7 + i % 2, i FROM generate_series(1, 8000) i;
 DELETE FROM chained WHERE n > 2000;

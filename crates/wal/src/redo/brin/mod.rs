@@ -174,3 +174,70 @@ fn delete_tuple_of_range(record: &Record, page: &mut Page) -> Result<(), RedoFau
         delete_index_item_keeping_numbers(page, DesummarizeFields::read(record)?.offset)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use pg_quorum_types::BLOCK_SIZE;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::redo::test_records::{self, TestBlock, hostile_pages, hostile_records};
+    use crate::{Rmgr, mask_page};
+
+    fn blocks(tuple: &[u8]) -> [TestBlock; 2] {
+        [(0, 70_000, tuple), (1, 1, &[])].map(|(id, block, data)| TestBlock {
+            id,
+            block,
+            data: data.to_vec(),
+        })
+    }
+
+    fn insert(heap_block: u32, pages_per_range: u32, offset: u16) -> Vec<u8> {
+        let mut main = heap_block.to_le_bytes().to_vec();
+        main.extend_from_slice(&pages_per_range.to_le_bytes());
+        main.extend_from_slice(&offset.to_le_bytes());
+        main
+    }
+
+    #[test]
+    fn an_item_never_takes_a_line_pointer_in_use() {
+        let blocks = blocks(&[7; 24]);
+        let record = test_records::record(Rmgr::Brin, kind::INSERT, &insert(0, 1, 1), &blocks);
+        let mut page: Page = [0; BLOCK_SIZE];
+        page::init(&mut page, PageType::Regular);
+        page.add_index_item(1, &[1; 8]).unwrap();
+        page.add_index_item(2, &[2; 16]).unwrap();
+        assert!(test_records::redo(&record, &blocks[0], &mut page.clone()).is_err());
+        delete_index_item_keeping_numbers(&mut page, 1).unwrap();
+        test_records::redo(&record, &blocks[0], &mut page).unwrap();
+        assert_eq!(page.item(1).unwrap(), &[7; 24]);
+        assert_eq!(page.item(2).unwrap(), &[2; 16]);
+    }
+
+    #[test]
+    fn a_range_map_page_wraps_around_and_stores_the_high_half_of_a_block_first() {
+        let blocks = blocks(&[7; 24]);
+        let mut page: Page = [0; BLOCK_SIZE];
+        page::init(&mut page, PageType::Revmap);
+        let main = insert(1361 * 4 + 3, 4, 258);
+        let record = test_records::record(Rmgr::Brin, kind::INSERT, &main, &blocks);
+        test_records::redo(&record, &blocks[1], &mut page).unwrap();
+        assert_eq!(&page[24..36], &[0, 0, 0, 0, 0, 0, 1, 0, 0x70, 0x11, 2, 1]);
+        let record = test_records::record(Rmgr::Brin, kind::INSERT, &insert(0, 0, 1), &blocks);
+        page.set_lsn(pg_quorum_types::Lsn(1));
+        assert!(test_records::redo(&record, &blocks[1], &mut page).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_record_panics_on_any_page(
+            (record, blocks) in hostile_records(Rmgr::Brin, 2),
+            page in hostile_pages(8),
+        ) {
+            let _ = mask_page(Rmgr::Brin, &mut page.clone(), 1);
+            for block in &blocks {
+                let _ = test_records::redo(&record, block, &mut page.clone());
+            }
+        }
+    }
+}
