@@ -6,6 +6,7 @@
 use crate::redo::RedoFault;
 use crate::redo::brin::{self, PageType};
 use crate::redo::btree::{BTP_HAS_GARBAGE, BTP_LEAF, BTP_SPLIT_END, BtreePage};
+use crate::redo::gin::{GIN_DELETED, GinPage};
 use crate::redo::hash::{
     HashPage, LH_BUCKET_PAGE, LH_OVERFLOW_PAGE, LH_PAGE_HAS_DEAD_TUPLES, LH_PAGE_TYPE, LH_UNUSED_PAGE,
 };
@@ -32,6 +33,7 @@ pub fn mask_page(rmgr: Rmgr, page: &mut Page, block: u32) -> Result<(), RedoFaul
         Rmgr::Btree => mask_btree(page),
         Rmgr::Hash => mask_hash(page),
         Rmgr::Brin => mask_brin(page),
+        Rmgr::Gin => mask_gin(page),
         Rmgr::Sequence | Rmgr::Generic => {
             mask_lsn_and_checksum(page);
             mask_unused_space(page)
@@ -45,7 +47,6 @@ pub fn mask_page(rmgr: Rmgr, page: &mut Page, block: u32) -> Result<(), RedoFaul
         | Rmgr::MultiXact
         | Rmgr::RelMap
         | Rmgr::Standby
-        | Rmgr::Gin
         | Rmgr::Gist
         | Rmgr::SpGist
         | Rmgr::CommitTs
@@ -147,6 +148,20 @@ fn mask_brin(page: &mut Page) -> Result<(), RedoFault> {
         mask_unused_space(page)?;
     }
     brin::clear_brin_flags(page, brin::EVACUATE)
+}
+
+/// `gin_mask`.
+fn mask_gin(page: &mut Page) -> Result<(), RedoFault> {
+    mask_lsn_and_checksum(page);
+    mask_hint_bits(page);
+    if GinPage::of(page)?.flags() & GIN_DELETED != 0 {
+        mask_content(page);
+        Ok(())
+    } else if usize::from(page.lower()) > HEADER_BYTES {
+        mask_unused_space(page)
+    } else {
+        Ok(())
+    }
 }
 
 /// `mask_page_content`.

@@ -29,6 +29,10 @@ pub enum RedoFault {
     NoRoom { size: usize, lower: u16, upper: u16 },
     #[error("tuple at line pointer {offset}: {reason}")]
     Tuple { offset: u16, reason: &'static str },
+    #[error("page of another kind: {0}")]
+    PageKind(&'static str),
+    #[error("posting list: {0}")]
+    PostingList(&'static str),
     #[error("full-page image: {0}")]
     Image(&'static str),
 }

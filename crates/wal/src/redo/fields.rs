@@ -66,6 +66,12 @@ impl<'a> Fields<'a> {
         self.u8().map(|byte| byte != 0)
     }
 
+    /// `BlockIdData`: a block number at an even offset, its high half first.
+    pub(crate) fn block_id(&mut self) -> Result<u32, RedoFault> {
+        let high = u32::from(self.u16()?);
+        Ok(high << 16 | u32::from(self.u16()?))
+    }
+
     pub(crate) fn rel_file_node(&mut self) -> Result<RelFileNode, RedoFault> {
         Ok(RelFileNode {
             spc: self.u32()?,

@@ -34,8 +34,8 @@ const SPECULATIVE_OFFSET: u16 = 0xFFFE;
 /// `MovedPartitionsOffsetNumber`.
 const MOVED_PARTITIONS_OFFSET: u16 = 0xFFFD;
 
-/// A tuple's address (`ItemPointerData`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A tuple's address (`ItemPointerData`), in the order of `ItemPointerCompare`.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct TupleId {
     pub(crate) block: u32,
     pub(crate) offset: u16,
@@ -47,6 +47,15 @@ impl TupleId {
         block: u32::MAX,
         offset: MOVED_PARTITIONS_OFFSET,
     };
+
+    pub(crate) fn from_bytes(bytes: &[u8; 6]) -> TupleId {
+        let [high, high2, low, low2, offset, offset2] = *bytes;
+        TupleId {
+            block: u32::from(u16::from_le_bytes([high, high2])) << 16
+                | u32::from(u16::from_le_bytes([low, low2])),
+            offset: u16::from_le_bytes([offset, offset2]),
+        }
+    }
 
     pub(crate) fn to_bytes(self) -> [u8; 6] {
         let high = ((self.block >> 16) as u16).to_le_bytes();

@@ -10,10 +10,13 @@ pub(crate) mod compact;
 mod error;
 pub(crate) mod fields;
 mod generic;
+pub(crate) mod gin;
 pub(crate) mod hash;
 pub(crate) mod heap;
 pub(crate) mod heap2;
 pub(crate) mod heap_tuple;
+#[cfg(test)]
+mod hostile;
 pub(crate) mod index_tuple;
 pub(crate) mod page;
 mod relation;

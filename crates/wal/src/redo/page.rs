@@ -137,6 +137,7 @@ pub(crate) trait PageLayout {
     fn special(&self) -> u16;
     fn set_lower(&mut self, lower: u16);
     fn set_upper(&mut self, upper: u16);
+    fn set_prune_xid(&mut self, xid: u32);
     /// `PageSetPrunable`.
     fn set_prunable(&mut self, xid: u32);
 
@@ -264,10 +265,15 @@ impl PageLayout for Page {
         self.put_u16(AT_UPPER, upper);
     }
 
+    #[inline]
+    fn set_prune_xid(&mut self, xid: u32) {
+        self.put_u32(AT_PRUNE_XID, xid);
+    }
+
     fn set_prunable(&mut self, xid: u32) {
         let prune_xid = self.u32_at(AT_PRUNE_XID);
         if prune_xid == 0 || transaction_id_precedes(xid, prune_xid) {
-            self.put_u32(AT_PRUNE_XID, xid);
+            self.set_prune_xid(xid);
         }
     }
 

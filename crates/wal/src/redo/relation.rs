@@ -5,7 +5,7 @@ use pg_quorum_types::{ForkNumber, RelFork};
 use super::error::RedoFault;
 use super::fields::Fields;
 use super::page::PageLayout;
-use super::{brin, btree, generic, hash, heap, heap2, sequence, visibility_map};
+use super::{brin, btree, generic, gin, hash, heap, heap2, sequence, visibility_map};
 use crate::image::restore_image;
 use crate::v15::kind;
 use crate::{BlockRef, Page, Record, RedoContext, Rmgr};
@@ -47,12 +47,13 @@ fn apply_to_referenced(
         Rmgr::Btree => btree::redo(record, block, page),
         Rmgr::Hash => hash::redo(record, block, page),
         Rmgr::Brin => brin::redo(record, block, page),
+        Rmgr::Gin => gin::redo(record, block, page),
         Rmgr::Sequence => sequence::redo(record, page),
         Rmgr::Generic => generic::redo(record, block, page),
         // A hint bit's record may come without its image, when full-page writes are off.
         Rmgr::Xlog if record.kind() == kind::xlog::FPI_FOR_HINT && block.image.is_none() => Ok(()),
         Rmgr::Xlog => Err(RedoFault::Image("there is none to restore")),
-        Rmgr::Gin | Rmgr::Gist | Rmgr::SpGist => Err(RedoFault::Unsupported { rmgr: record.rmgr }),
+        Rmgr::Gist | Rmgr::SpGist => Err(RedoFault::Unsupported { rmgr: record.rmgr }),
         Rmgr::Transaction
         | Rmgr::Storage
         | Rmgr::Clog

@@ -1,19 +1,18 @@
-//! Index tuples and their B-tree forms: plain, pivot, posting list (itup.h, nbtree.h, 15.18).
+//! The B-tree's forms of index tuples: plain, pivot, posting list (nbtree.h, 15.18).
 //!
 //! ```text
-//! 0 t_tid (block high, block low, offset)   6 t_info (13 bits size, 3 flags)   8 key ...
 //! posting list:  t_tid's block = where the list starts in the tuple
 //!                t_tid's offset = BT_IS_POSTING | number of heap TIDs
 //! ```
 
+pub(super) use crate::redo::index_tuple::{TID_BYTES, downlink, set_downlink, size, whole};
+
 use crate::redo::error::RedoFault;
-use crate::redo::index_tuple::{SIZE_MASK, TUPLE_HEADER_BYTES};
+use crate::redo::index_tuple::{
+    SIZE_MASK, TUPLE_HEADER_BYTES, block_bytes, block_number, damaged, header, info, offset_number,
+};
 use crate::redo::page::max_align;
 
-pub(super) use crate::redo::index_tuple::size;
-
-/// `sizeof(ItemPointerData)`.
-pub(super) const TID_BYTES: usize = 6;
 /// `INDEX_ALT_TID_MASK`.
 const ALT_TID: u16 = 0x2000;
 /// `BT_IS_POSTING`.
@@ -23,59 +22,6 @@ const OFFSET_MASK: u16 = 0x0FFF;
 
 /// A heap TID as it is stored.
 pub(super) type StoredTid = [u8; TID_BYTES];
-
-fn damaged(reason: &'static str) -> RedoFault {
-    RedoFault::Tuple { offset: 0, reason }
-}
-
-fn header(tuple: &[u8]) -> Result<&[u8; TUPLE_HEADER_BYTES], RedoFault> {
-    tuple
-        .first_chunk()
-        .ok_or(damaged("shorter than an index tuple header"))
-}
-
-fn info(header: &[u8; TUPLE_HEADER_BYTES]) -> u16 {
-    u16::from_le_bytes([header[6], header[7]])
-}
-
-/// The tuple at the start of `bytes`, cut to its own size.
-pub(super) fn whole(bytes: &[u8]) -> Result<&[u8], RedoFault> {
-    let size = size(bytes)?;
-    bytes
-        .get(..size)
-        .filter(|tuple| tuple.len() >= TUPLE_HEADER_BYTES)
-        .ok_or(damaged("size does not fit its place"))
-}
-
-/// `BTreeTupleGetDownLink`.
-pub(super) fn downlink(tuple: &[u8]) -> Result<u32, RedoFault> {
-    header(tuple).map(block_number)
-}
-
-fn block_number(header: &[u8; TUPLE_HEADER_BYTES]) -> u32 {
-    u32::from(u16::from_le_bytes([header[0], header[1]])) << 16
-        | u32::from(u16::from_le_bytes([header[2], header[3]]))
-}
-
-fn offset_number(header: &[u8; TUPLE_HEADER_BYTES]) -> u16 {
-    u16::from_le_bytes([header[4], header[5]])
-}
-
-/// The stored form of a block number in a TID.
-fn block_bytes(block: u32) -> [u8; 4] {
-    let high = ((block >> 16) as u16).to_le_bytes();
-    let low = (block as u16).to_le_bytes();
-    [high[0], high[1], low[0], low[1]]
-}
-
-/// `BTreeTupleSetDownLink`.
-pub(super) fn set_downlink(tuple: &mut [u8], block: u32) -> Result<(), RedoFault> {
-    tuple
-        .get_mut(..4)
-        .ok_or(damaged("shorter than an index tuple header"))?
-        .copy_from_slice(&block_bytes(block));
-    Ok(())
-}
 
 /// The high key of a half-dead leaf: no attributes, only `BTreeTupleSetTopParent`.
 pub(super) fn top_parent_high_key(top_parent: u32) -> [u8; TUPLE_HEADER_BYTES] {
