@@ -3,10 +3,13 @@
 //!
 //! Serves `wal_consistency_checking` only: both pages are masked, then they must be equal.
 
+use pg_quorum_types::Lsn;
+
 use crate::redo::RedoFault;
 use crate::redo::brin::{self, PageType};
 use crate::redo::btree::{BTP_HAS_GARBAGE, BTP_LEAF, BTP_SPLIT_END, BtreePage};
 use crate::redo::gin::{GIN_DELETED, GinPage};
+use crate::redo::gist::{F_FOLLOW_RIGHT, F_HAS_GARBAGE, GistPage};
 use crate::redo::hash::{
     HashPage, LH_BUCKET_PAGE, LH_OVERFLOW_PAGE, LH_PAGE_HAS_DEAD_TUPLES, LH_PAGE_TYPE, LH_UNUSED_PAGE,
 };
@@ -34,6 +37,8 @@ pub fn mask_page(rmgr: Rmgr, page: &mut Page, block: u32) -> Result<(), RedoFaul
         Rmgr::Hash => mask_hash(page),
         Rmgr::Brin => mask_brin(page),
         Rmgr::Gin => mask_gin(page),
+        Rmgr::Gist => mask_gist(page),
+        Rmgr::SpGist => mask_spgist(page),
         Rmgr::Sequence | Rmgr::Generic => {
             mask_lsn_and_checksum(page);
             mask_unused_space(page)
@@ -47,8 +52,6 @@ pub fn mask_page(rmgr: Rmgr, page: &mut Page, block: u32) -> Result<(), RedoFaul
         | Rmgr::MultiXact
         | Rmgr::RelMap
         | Rmgr::Standby
-        | Rmgr::Gist
-        | Rmgr::SpGist
         | Rmgr::CommitTs
         | Rmgr::ReplicationOrigin
         | Rmgr::LogicalMessage => Ok(()),
@@ -169,6 +172,31 @@ fn mask_content(page: &mut Page) {
     page[HEADER_BYTES..].fill(0);
     page.set_lower(0);
     page.set_upper(0);
+}
+
+/// `gist_mask`.
+fn mask_gist(page: &mut Page) -> Result<(), RedoFault> {
+    mask_lsn_and_checksum(page);
+    mask_hint_bits(page);
+    mask_unused_space(page)?;
+    let mut gist_page = GistPage::of(page)?;
+    gist_page.set_nsn(Lsn(0));
+    gist_page.set_flags(F_FOLLOW_RIGHT);
+    if gist_page.is_leaf() {
+        mask_line_pointer_flags(gist_page.page)?;
+    }
+    gist_page.clear_flags(F_HAS_GARBAGE);
+    Ok(())
+}
+
+/// `spg_mask`: the unused space only if `pd_lower` seems to have been set.
+fn mask_spgist(page: &mut Page) -> Result<(), RedoFault> {
+    mask_lsn_and_checksum(page);
+    mask_hint_bits(page);
+    if usize::from(page.lower()) >= HEADER_BYTES {
+        mask_unused_space(page)?;
+    }
+    Ok(())
 }
 
 /// `mask_lp_flags`.

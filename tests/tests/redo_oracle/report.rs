@@ -8,7 +8,7 @@ use crate::files::FinalComparison;
 use crate::replay::Replay;
 
 /// Resource managers whose pages are not rebuilt yet.
-const LATER: [Rmgr; 3] = [Rmgr::Gin, Rmgr::Gist, Rmgr::SpGist];
+const LATER: [Rmgr; 1] = [Rmgr::Gin];
 
 /// Kinds that no PostgreSQL 15 writes, and why. They are decoded all the same.
 const NEVER_WRITTEN: [(Rmgr, &str, &str); 2] = [

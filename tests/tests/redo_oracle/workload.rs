@@ -9,6 +9,8 @@ const HEAP: &str = include_str!("workload/heap.sql");
 const BTREE: &str = include_str!("workload/btree.sql");
 const HASH: &str = include_str!("workload/hash.sql");
 const BRIN: &str = include_str!("workload/brin.sql");
+const GIST: &str = include_str!("workload/gist.sql");
+const SPGIST: &str = include_str!("workload/spgist.sql");
 const COUNTERS: &str = include_str!("workload/counters.sql");
 const OTHER: &str = include_str!("workload/other.sql");
 
@@ -18,6 +20,8 @@ pub fn run(servers: &Servers) {
     servers.script(BTREE);
     servers.script(HASH);
     servers.script(BRIN);
+    servers.script(GIST);
+    servers.script(SPGIST);
     lock_rows_together(servers);
     servers.script(COUNTERS);
     servers.client_tool("vacuumdb", &["--all", "--freeze", "--quiet"]);

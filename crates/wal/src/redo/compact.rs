@@ -6,7 +6,6 @@
 //! so these functions leave the same remains behind.
 
 use super::error::RedoFault;
-use super::fields::U16Array;
 use super::page::{
     HEADER_BYTES, ITEM_ID_BYTES, ItemId, LinePointerState, MAX_HEAP_TUPLES, MAX_INDEX_TUPLES,
     PD_HAS_FREE_LINES, PageLayout, max_align,
@@ -240,16 +239,19 @@ fn shift_item_ids(page: &mut Page, up_to: usize, by: isize) -> Result<(), RedoFa
 }
 
 /// `PageIndexMultiDelete`: removes the items at `offsets`, which rise.
-pub(crate) fn delete_index_items(page: &mut Page, offsets: U16Array<'_>) -> Result<(), RedoFault> {
+pub(crate) fn delete_index_items<Offsets>(page: &mut Page, offsets: Offsets) -> Result<(), RedoFault>
+where
+    Offsets: IntoIterator<Item = u16, IntoIter: DoubleEndedIterator + ExactSizeIterator>,
+{
+    let offsets = offsets.into_iter();
     if offsets.len() <= 2 {
         return offsets
-            .iter()
             .rev()
             .try_for_each(|offset| delete_index_item(page, offset));
     }
     page.check_pointers()?;
     let special = page.special();
-    let mut doomed = offsets.iter().peekable();
+    let mut doomed = offsets.peekable();
     let mut kept = KeptItems::<MAX_INDEX_TUPLES>::new();
     let mut kept_ids = [ItemId::UNUSED; MAX_INDEX_TUPLES];
     for offset in 1..=page.max_offset() {
@@ -324,7 +326,7 @@ mod tests {
     use pg_quorum_types::BLOCK_SIZE;
 
     use super::*;
-    use crate::redo::fields::Fields;
+    use crate::redo::fields::{Fields, U16Array};
     use crate::redo::page::Placement;
 
     fn page_with(items: &[&[u8]]) -> Page {

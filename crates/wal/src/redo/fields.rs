@@ -128,7 +128,19 @@ impl<'a> U16Array<'a> {
         self.bytes.len() / 2
     }
 
-    pub(crate) fn iter(self) -> impl DoubleEndedIterator<Item = u16> + ExactSizeIterator + 'a {
+    pub(crate) fn iter(self) -> U16Iter<'a> {
+        self.into_iter()
+    }
+}
+
+/// The numbers of a [`U16Array`].
+pub(crate) type U16Iter<'a> = std::iter::Map<std::slice::ChunksExact<'a, u8>, fn(&[u8]) -> u16>;
+
+impl<'a> IntoIterator for U16Array<'a> {
+    type Item = u16;
+    type IntoIter = U16Iter<'a>;
+
+    fn into_iter(self) -> U16Iter<'a> {
         self.bytes
             .chunks_exact(2)
             .map(|pair| u16::from_le_bytes([pair[0], pair[1]]))

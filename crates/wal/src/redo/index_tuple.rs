@@ -1,4 +1,4 @@
-//! Index tuples (itup.h, 15.18).
+//! Index tuples as every access method has them, and the TIDs in them (itup.h, itemptr.h, 15.18).
 //!
 //! ```text
 //! 0 t_tid (block high, block low, offset)   6 t_info (13 bits size, 3 flags)   8 key ...
@@ -15,6 +15,9 @@ pub(crate) const TID_BYTES: usize = 6;
 /// `INDEX_SIZE_MASK`.
 pub(crate) const SIZE_MASK: u16 = 0x1FFF;
 
+/// A TID as it is stored: each half of the block number and the offset are little-endian.
+pub(crate) type StoredTid = [u8; TID_BYTES];
+
 pub(crate) fn damaged(reason: &'static str) -> RedoFault {
     RedoFault::Tuple { offset: 0, reason }
 }
@@ -25,6 +28,7 @@ pub(crate) fn header(tuple: &[u8]) -> Result<&[u8; TUPLE_HEADER_BYTES], RedoFaul
         .ok_or(damaged("shorter than an index tuple header"))
 }
 
+/// `t_info`.
 pub(crate) fn info(header: &[u8; TUPLE_HEADER_BYTES]) -> u16 {
     u16::from_le_bytes([header[6], header[7]])
 }
@@ -57,7 +61,14 @@ pub(crate) fn offset_number(header: &[u8; TUPLE_HEADER_BYTES]) -> u16 {
     u16::from_le_bytes([header[4], header[5]])
 }
 
-/// The stored form of a block number in a TID.
+/// The next tuple in a record's data, where tuples stand one after the other.
+pub(crate) fn read<'a>(data: &mut Fields<'a>) -> Result<&'a [u8], RedoFault> {
+    let mut ahead = *data;
+    let tuple = whole(ahead.rest())?;
+    data.take(tuple.len())
+}
+
+/// The stored form of a block number in a TID (`BlockIdSet`).
 pub(crate) fn block_bytes(block: u32) -> [u8; 4] {
     let high = ((block >> 16) as u16).to_le_bytes();
     let low = (block as u16).to_le_bytes();
@@ -80,4 +91,10 @@ pub(crate) fn take_aligned<'a>(fields: &mut Fields<'a>) -> Result<&'a [u8], Redo
         return Err(damaged("smaller than an index tuple header"));
     }
     fields.take(max_align(size))
+}
+
+/// `ItemPointerSet`.
+pub(crate) fn stored_tid(block: u32, offset: u16) -> StoredTid {
+    let (block, offset) = (block_bytes(block), offset.to_le_bytes());
+    [block[0], block[1], block[2], block[3], offset[0], offset[1]]
 }

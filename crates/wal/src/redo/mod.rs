@@ -11,6 +11,7 @@ mod error;
 pub(crate) mod fields;
 mod generic;
 pub(crate) mod gin;
+pub(crate) mod gist;
 pub(crate) mod hash;
 pub(crate) mod heap;
 pub(crate) mod heap2;
@@ -22,6 +23,7 @@ pub(crate) mod page;
 mod relation;
 mod sequence;
 mod slru;
+pub(crate) mod spgist;
 #[cfg(test)]
 mod test_records;
 pub(crate) mod visibility_map;

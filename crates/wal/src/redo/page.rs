@@ -151,6 +151,8 @@ pub(crate) trait PageLayout {
     fn set_item_id(&mut self, offset: u16, item: ItemId) -> Result<(), RedoFault>;
     /// The bytes of the item at `offset`, which has storage.
     fn item(&self, offset: u16) -> Result<&[u8], RedoFault>;
+    /// The same, to be changed in place.
+    fn item_mut(&mut self, offset: u16) -> Result<&mut [u8], RedoFault>;
     /// Makes room for an item of `size` bytes at line pointer `offset` (`PageAddItemExtended`
     /// without its copy) and returns where its bytes belong.
     fn reserve_item(&mut self, offset: u16, size: usize, placement: Placement) -> Result<usize, RedoFault>;
@@ -178,6 +180,19 @@ fn item_id_position(offset: u16) -> Result<usize, RedoFault> {
         });
     }
     Ok(at)
+}
+
+/// A line pointer whose item has bytes.
+fn stored_item(page: &Page, offset: u16) -> Result<ItemId, RedoFault> {
+    let item = page.item_id(offset)?;
+    if item.has_storage() {
+        Ok(item)
+    } else {
+        Err(RedoFault::LinePointer {
+            offset,
+            reason: "has no storage",
+        })
+    }
 }
 
 fn outside(at: usize, len: usize) -> RedoFault {
@@ -329,14 +344,13 @@ impl PageLayout for Page {
     }
 
     fn item(&self, offset: u16) -> Result<&[u8], RedoFault> {
-        let item = self.item_id(offset)?;
-        if !item.has_storage() {
-            return Err(RedoFault::LinePointer {
-                offset,
-                reason: "has no storage",
-            });
-        }
+        let item = stored_item(self, offset)?;
         self.bytes(item.offset(), item.len())
+    }
+
+    fn item_mut(&mut self, offset: u16) -> Result<&mut [u8], RedoFault> {
+        let item = stored_item(self, offset)?;
+        self.bytes_mut(item.offset(), item.len())
     }
 
     fn reserve_item(&mut self, offset: u16, size: usize, placement: Placement) -> Result<usize, RedoFault> {

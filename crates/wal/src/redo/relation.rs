@@ -5,7 +5,7 @@ use pg_quorum_types::{ForkNumber, RelFork};
 use super::error::RedoFault;
 use super::fields::Fields;
 use super::page::PageLayout;
-use super::{brin, btree, generic, gin, hash, heap, heap2, sequence, visibility_map};
+use super::{brin, btree, generic, gin, gist, hash, heap, heap2, sequence, spgist, visibility_map};
 use crate::image::restore_image;
 use crate::v15::kind;
 use crate::{BlockRef, Page, Record, RedoContext, Rmgr};
@@ -39,7 +39,11 @@ fn apply_to_referenced(
         if !page.is_new() {
             page.set_lsn(record.end);
         }
-        return Ok(());
+        return match record.rmgr {
+            // The one resource manager that changes a page after its image was restored.
+            Rmgr::Gist => gist::redo_restored(record, block, page),
+            _ => Ok(()),
+        };
     }
     match record.rmgr {
         Rmgr::Heap => heap::redo(record, block, page),
@@ -48,12 +52,13 @@ fn apply_to_referenced(
         Rmgr::Hash => hash::redo(record, block, page),
         Rmgr::Brin => brin::redo(record, block, page),
         Rmgr::Gin => gin::redo(record, block, page),
+        Rmgr::Gist => gist::redo(record, block, page),
+        Rmgr::SpGist => spgist::redo(record, block, page),
         Rmgr::Sequence => sequence::redo(record, page),
         Rmgr::Generic => generic::redo(record, block, page),
         // A hint bit's record may come without its image, when full-page writes are off.
         Rmgr::Xlog if record.kind() == kind::xlog::FPI_FOR_HINT && block.image.is_none() => Ok(()),
         Rmgr::Xlog => Err(RedoFault::Image("there is none to restore")),
-        Rmgr::Gist | Rmgr::SpGist => Err(RedoFault::Unsupported { rmgr: record.rmgr }),
         Rmgr::Transaction
         | Rmgr::Storage
         | Rmgr::Clog

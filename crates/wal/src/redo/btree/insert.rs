@@ -34,8 +34,7 @@ pub(super) fn item_that_splits_a_posting_list(
     let mut data = Fields::new(&block.data);
     let split_at = usize::from(data.u16()?);
     let wanted = data.rest();
-    let posting = page.item_id(offset.saturating_sub(1))?;
-    let posting = page.bytes_mut(posting.offset(), posting.len())?;
+    let posting = page.item_mut(offset.saturating_sub(1))?;
     let tid = tuple::swap_posting(posting, split_at, tuple::plain_tid(wanted)?)?;
     let at = page.add_index_item(offset, wanted)?;
     page.bytes_mut(at, tid.len())?.copy_from_slice(&tid);

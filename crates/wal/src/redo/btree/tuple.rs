@@ -5,7 +5,7 @@
 //!                t_tid's offset = BT_IS_POSTING | number of heap TIDs
 //! ```
 
-pub(super) use crate::redo::index_tuple::{TID_BYTES, downlink, set_downlink, size, whole};
+pub(super) use crate::redo::index_tuple::{StoredTid, TID_BYTES, downlink, set_downlink, size, whole};
 
 use crate::redo::error::RedoFault;
 use crate::redo::index_tuple::{
@@ -19,9 +19,6 @@ const ALT_TID: u16 = 0x2000;
 const IS_POSTING: u16 = 0x2000;
 /// `BT_OFFSET_MASK`.
 const OFFSET_MASK: u16 = 0x0FFF;
-
-/// A heap TID as it is stored.
-pub(super) type StoredTid = [u8; TID_BYTES];
 
 /// The high key of a half-dead leaf: no attributes, only `BTreeTupleSetTopParent`.
 pub(super) fn top_parent_high_key(top_parent: u32) -> [u8; TUPLE_HEADER_BYTES] {

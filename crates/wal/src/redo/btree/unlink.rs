@@ -41,8 +41,7 @@ pub(super) fn parent_of_half_dead(record: &Record, page: &mut Page) -> Result<()
     let offset = HalfDeadFields::read(record)?.parent_offset;
     let next = offset.saturating_add(1);
     let right_sibling = tuple::downlink(page.item(next)?)?;
-    let item = page.item_id(offset)?;
-    tuple::set_downlink(page.bytes_mut(item.offset(), item.len())?, right_sibling)?;
+    tuple::set_downlink(page.item_mut(offset)?, right_sibling)?;
     delete_index_item(page, next)?;
     page.set_lsn(record.end);
     Ok(())
