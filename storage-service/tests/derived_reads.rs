@@ -192,14 +192,15 @@ fn a_cut_in_the_middle_of_a_batch_reads_the_rest_again() {
 }
 
 #[test]
-fn a_record_that_cannot_be_replayed_fails_its_page_only_until_it_is_set_anew() {
+fn a_record_that_does_not_fit_its_page_fails_that_only_until_it_is_set_anew() {
     let mut node = Node::new();
     let fork = main_fork(16384);
     let record = node.writer.full_page(fork, 0, 1);
     node.append(record);
     let record = node.writer.full_page(fork, 1, 2);
     node.append(record);
-    let record = node.writer.hash_insert(fork, 0);
+    // No such line pointer can follow those that the page has.
+    let record = node.writer.heap_insert(fork, 0, 200, &[7; 8]);
     let (start, end) = (record.start, record.end);
     node.append(record);
     let mut node = thrice(node, |node| {

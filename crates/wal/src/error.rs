@@ -50,9 +50,6 @@ pub enum WalError {
 pub enum RedoError {
     #[error(transparent)]
     Wal(#[from] WalError),
-    /// The record's resource manager has no page redo here yet.
-    #[error("{key}: WAL record at {lsn} is of {rmgr}, whose pages cannot be rebuilt yet")]
-    UnsupportedResourceManager { lsn: Lsn, rmgr: Rmgr, key: PageKey },
     /// The caller asked for a page that the record does not change.
     #[error("WAL record at {lsn} does not change {key}")]
     NotAffected { lsn: Lsn, key: PageKey },

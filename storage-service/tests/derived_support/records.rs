@@ -20,7 +20,6 @@ const RM_SMGR: u8 = 2;
 const RM_DBASE: u8 = 4;
 const RM_TBLSPC: u8 = 5;
 const RM_HEAP: u8 = 10;
-const RM_HASH: u8 = 12;
 
 const HAS_IMAGE: u8 = 0x10;
 const HAS_DATA: u8 = 0x20;
@@ -198,18 +197,6 @@ impl WalWriter {
         };
         let main = [&offset.to_le_bytes()[..], &[0]].concat();
         self.record(RM_HEAP, if init { 0x80 } else { 0 }, 745, &[block], &main)
-    }
-
-    /// A record that this system cannot replay yet: `XLOG_HASH_INSERT`.
-    pub fn hash_insert(&mut self, fork: RelFork, block: u32) -> RawRecord {
-        let block = Block {
-            flags: HAS_DATA,
-            fork,
-            block,
-            image: None,
-            data: vec![0; 16],
-        };
-        self.record(RM_HASH, 0x20, 745, &[block], &1_u16.to_le_bytes())
     }
 
     pub fn create(&mut self, fork: RelFork) -> RawRecord {

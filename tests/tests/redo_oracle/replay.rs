@@ -133,12 +133,6 @@ impl Replay {
             }
             match apply(&record, &effect.key, self.volume.page_mut(effect.key), ctx) {
                 Ok(()) => count.pages += 1,
-                Err(RedoError::UnsupportedResourceManager { rmgr, .. }) => {
-                    *self.unsupported.entry(rmgr).or_default() += 1;
-                    if let PageKey::Relation { rel, .. } = effect.key {
-                        self.unsupported_forks.insert(rel);
-                    }
-                }
                 Err(error) => self.note(&record, effect.key, Difference::Refused(error.to_string())),
             }
         }

@@ -1,7 +1,5 @@
 //! Why a record cannot be replayed on a page.
 
-use crate::Rmgr;
-
 /// What does not fit: the record, the page, or the one on the other.
 ///
 /// PostgreSQL panics on most of these (`elog(PANIC)` in its redo routines) or relies on assertions.
@@ -15,8 +13,6 @@ pub enum RedoFault {
     MissingBlock { id: u8 },
     #[error("the record does not change this page")]
     UnrelatedPage,
-    #[error("pages of resource manager {rmgr} cannot be rebuilt yet")]
-    Unsupported { rmgr: Rmgr },
     #[error("the page was never initialised")]
     NewPage,
     #[error("bytes {at} to {end} lie outside the page")]

@@ -40,8 +40,8 @@ pub type Page = [u8; BLOCK_SIZE];
 /// Brings `page` from the state before `record` to the state after it.
 ///
 /// # Errors
-/// A page that the record does not change, a resource manager that has no redo here, a record that
-/// does not fit the page. The page's content is not defined then.
+/// A page that the record does not change, a record that does not fit the page. The page's content is not
+/// defined then.
 pub fn apply(record: &Record, key: &PageKey, page: &mut Page, ctx: &RedoContext) -> Result<(), RedoError> {
     match *key {
         PageKey::Relation { rel, block } => {
@@ -50,7 +50,6 @@ pub fn apply(record: &Record, key: &PageKey, page: &mut Page, ctx: &RedoContext)
                     lsn: record.start,
                     key: *key,
                 },
-                RedoFault::Unsupported { .. } => unsupported(record, key),
                 fault => RedoError::DoesNotFit {
                     lsn: record.start,
                     key: *key,
@@ -65,13 +64,5 @@ pub fn apply(record: &Record, key: &PageKey, page: &mut Page, ctx: &RedoContext)
                 key: *key,
             }),
         },
-    }
-}
-
-fn unsupported(record: &Record, key: &PageKey) -> RedoError {
-    RedoError::UnsupportedResourceManager {
-        lsn: record.start,
-        rmgr: record.rmgr,
-        key: *key,
     }
 }
