@@ -8,6 +8,7 @@ pub mod checks;
 pub mod cluster;
 pub mod ledger;
 pub mod ports;
+pub mod postgres_tests;
 pub mod scratch;
 pub mod sql;
 pub mod status;

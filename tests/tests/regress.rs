@@ -1,10 +1,13 @@
-//! The extension's own pg_regress suite, in pg_quorum/tests/regress.
+//! PostgreSQL's own tests on a server with the extension, and the extension's own pg_regress suite in
+//! pg_quorum/tests/regress.
 
 use std::fs;
 use std::process::Command;
 
-use pg_quorum_deployment::workspace_root;
+use pg_quorum_deployment::{pg_regress, workspace_root};
+use pg_quorum_tests::checks::check_everything;
 use pg_quorum_tests::cluster::Cluster;
+use pg_quorum_tests::postgres_tests::PostgresTests;
 
 #[test]
 fn the_extensions_regression_tests_pass() {
@@ -19,11 +22,7 @@ fn the_extensions_regression_tests_pass() {
     let server = &cluster.server;
     let output_directory = cluster.layout.root.join("regress");
     fs::create_dir_all(&output_directory).expect("make the output directory");
-    let pgxs = server.binaries.pg_config("--pgxs").expect("pg_config --pgxs");
-    let program = pgxs
-        .parent()
-        .expect("a directory")
-        .join("../test/regress/pg_regress");
+    let program = pg_regress(&server.binaries).expect("find pg_regress");
     let output = Command::new(program)
         .arg(format!("--inputdir={}", suite.display()))
         .arg(format!("--outputdir={}", output_directory.display()))
@@ -45,4 +44,18 @@ fn the_extensions_regression_tests_pass() {
         "{}\n{differences}",
         String::from_utf8_lossy(&output.stderr)
     );
+}
+
+/// Unchanged scripts, unchanged expected output. What they leave behind is whole, also on a machine that has none of it.
+#[test]
+fn postgresqls_own_tests_pass() {
+    let mut cluster = Cluster::start("core-regression");
+    for tests in [PostgresTests::CoreRegression, PostgresTests::Isolation] {
+        let directory = cluster.layout.root.join(format!("{tests:?}"));
+        println!("{tests:?}: {} scripts", tests.pass(&cluster.server, &directory));
+    }
+    cluster.burn_compute();
+    cluster.create_compute();
+    cluster.start_server();
+    check_everything(&cluster.server);
 }

@@ -12,6 +12,11 @@ pub fn workspace_root() -> PathBuf {
     manifest.ancestors().nth(2).unwrap_or(manifest).to_owned()
 }
 
+/// Where the build leaves things.
+pub(crate) fn target_directory() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace_root().join("target"), PathBuf::from)
+}
+
 /// Directories of PostgreSQL 15 and of this workspace's release build.
 #[derive(Clone, Debug)]
 pub struct Binaries {
@@ -30,12 +35,10 @@ impl Binaries {
             PathBuf::from,
         );
         let postgres = pg_config.parent().map_or_else(PathBuf::new, Path::to_owned);
-        let target = std::env::var_os("CARGO_TARGET_DIR")
-            .map_or_else(|| workspace_root().join("target"), PathBuf::from);
         Binaries {
             pg_config,
             postgres,
-            ours: target.join("release"),
+            ours: target_directory().join("release"),
         }
     }
 

@@ -21,8 +21,15 @@ const POSTGRES_PACKAGES: [&str; 5] = [
     "libpq5",
     "libpq-dev",
 ];
-/// What the build needs besides: bindings are made from PostgreSQL's headers with libclang.
-const BUILD_PACKAGES: [&str; 4] = ["build-essential", "clang", "libclang-dev", "pkg-config"];
+/// What the build needs besides: bindings are made from PostgreSQL's headers with libclang, and the server's source
+/// package, which has its regression tests, is unpacked with `dpkg-source`.
+const BUILD_PACKAGES: [&str; 5] = [
+    "build-essential",
+    "clang",
+    "dpkg-dev",
+    "libclang-dev",
+    "pkg-config",
+];
 /// The version for a machine that has no PostgreSQL 15 yet, if the package registry has it: its source package is
 /// there as well.
 const PREFERRED_VERSION: &str = "15.18-0+deb12u1";

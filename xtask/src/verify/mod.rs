@@ -50,7 +50,13 @@ pub fn test(options: &TestOptions) -> Result<ExitCode> {
         }
         report::step(&format!("Suite {}", suite.name()));
         let begin = Instant::now();
-        let result = suite.run(options.full)?;
+        let result = match prepare(suite) {
+            Ok(()) => suite.run(options.full)?,
+            Err(error) => {
+                report::detail(&format!("{error:#}"));
+                Tally::one(suite.name(), false)
+            }
+        };
         report::detail(&format!(
             "{}: {result} in {} s",
             suite.name(),
@@ -67,6 +73,14 @@ pub fn test(options: &TestOptions) -> Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// What this suite needs beside the packages and the build; without it the suite fails, and the others run.
+fn prepare(suite: &Suite) -> Result<()> {
+    if suite.needs_postgres_source() {
+        setup::prepare_postgres_source(&Binaries::locate())?;
+    }
+    Ok(())
 }
 
 fn choose(all: Vec<Suite>, names: &[String]) -> Result<Vec<Suite>> {

@@ -30,6 +30,11 @@ pub enum Suite {
     System { name: String },
 }
 
+/// System suites of stock servers only: they need neither the nodes nor the extension.
+const STOCK_ONLY: [&str; 1] = ["redo"];
+/// System suites that run PostgreSQL's own regression tests.
+const NEED_POSTGRES_SOURCE: [&str; 2] = ["redo", "regress"];
+
 /// All suites, in the order in which they run: the quick ones first.
 pub fn all() -> Result<Vec<Suite>> {
     let mut suites = vec![
@@ -82,7 +87,12 @@ impl Suite {
 
     /// Whether the release build and the installed extension must be there.
     pub fn needs_servers(&self) -> bool {
-        matches!(self, Suite::System { .. })
+        matches!(self, Suite::System { name } if !STOCK_ONLY.contains(&name.as_str()))
+    }
+
+    /// Whether the server's source package must be there.
+    pub fn needs_postgres_source(&self) -> bool {
+        NEED_POSTGRES_SOURCE.contains(&self.name())
     }
 
     pub fn run(&self, full: bool) -> Result<Tally> {

@@ -89,3 +89,99 @@ fn set_member(page: &mut Page, offset: u32, xid: u32, status: u8) {
     let at = group + 4 + in_group * 4;
     page[at..at + 4].copy_from_slice(&xid.to_le_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use pg_quorum_types::{BLOCK_SIZE, PageKey, SlruKind};
+
+    use super::*;
+    use crate::redo::test_records;
+    use crate::{RedoContext, Rmgr, apply, effects};
+
+    const PAGE: u32 = 3;
+    /// The last multixact of the page before.
+    const LAST: u32 = PAGE * OFFSETS_PER_PAGE - 1;
+    const OFFSET: u32 = 70_000;
+
+    /// `xl_multixact_create` with two members.
+    fn create(multi: u32, offset: u32) -> Record {
+        let words = [multi, offset, 2, 700, 0, 701, 1];
+        test_records::record(
+            Rmgr::MultiXact,
+            kind::CREATE_ID,
+            &words.map(u32::to_le_bytes).concat(),
+            &[],
+        )
+    }
+
+    fn zero() -> Record {
+        test_records::record(Rmgr::MultiXact, kind::ZERO_OFFSETS_PAGE, &PAGE.to_le_bytes(), &[])
+    }
+
+    /// The page after those of the records that change it.
+    fn replay(records: &[Record], mut page: Page) -> Page {
+        let key = PageKey::Slru {
+            kind: SlruKind::MultiXactOffset,
+            page: PAGE,
+        };
+        let ctx = RedoContext::default();
+        for record in records {
+            let changes = effects(record, &ctx).unwrap();
+            if changes.pages.iter().any(|effect| effect.key == key) {
+                apply(record, &key, &mut page, &ctx).unwrap();
+            }
+        }
+        page
+    }
+
+    fn expected() -> Page {
+        let mut page = [0; BLOCK_SIZE];
+        for (entry, offset) in [OFFSET + 2, OFFSET + 4, OFFSET + 6].iter().enumerate() {
+            page[entry * OFFSET_BYTES..][..OFFSET_BYTES].copy_from_slice(&offset.to_le_bytes());
+        }
+        page
+    }
+
+    /// Older minor releases log a page of offsets when its first multixact is made, after the record that, as it is
+    /// replayed now, has already put an entry on it. That entry is all that tells where the members end.
+    #[test]
+    fn an_older_servers_page_is_made_after_its_first_entry_and_keeps_it() {
+        let older = [
+            create(LAST, OFFSET),
+            zero(),
+            create(LAST + 1, OFFSET + 2),
+            create(LAST + 2, OFFSET + 4),
+        ];
+        assert_eq!(
+            replay(&older[..2], [0; BLOCK_SIZE])[..4],
+            (OFFSET + 2).to_le_bytes()
+        );
+        assert_eq!(replay(&older, [0; BLOCK_SIZE]), expected());
+    }
+
+    /// Newer servers log the page first. What is on it then is of the time before the counter wrapped.
+    #[test]
+    fn a_newer_servers_page_is_made_before_its_first_entry_and_is_emptied() {
+        let newer = [
+            zero(),
+            create(LAST, OFFSET),
+            create(LAST + 1, OFFSET + 2),
+            create(LAST + 2, OFFSET + 4),
+        ];
+        for before in [[0; BLOCK_SIZE], [0x5A; BLOCK_SIZE]] {
+            assert_eq!(replay(&newer, before), expected());
+        }
+    }
+
+    /// Sessions that race ahead of each other log multixacts out of order.
+    #[test]
+    fn multixacts_out_of_order_leave_the_same_page() {
+        let newer = [
+            zero(),
+            create(LAST + 1, OFFSET + 2),
+            create(LAST, OFFSET),
+            create(LAST + 2, OFFSET + 4),
+        ];
+        assert_eq!(replay(&newer, [0; BLOCK_SIZE]), expected());
+    }
+}

@@ -5,10 +5,11 @@ use std::fmt;
 
 use pg_quorum_tests::volume::Volume;
 use pg_quorum_tests::wal_files::WalFiles;
-use pg_quorum_types::{BLOCK_SIZE, ForkNumber, Lsn, PageKey, RelFork};
-use pg_quorum_wal::{
-    BlockImage, Page, Record, RedoContext, RedoError, Rmgr, apply, effects, mask_page, restore_image,
-};
+use pg_quorum_types::{BLOCK_SIZE, ForkNumber, Lsn, PageKey};
+use pg_quorum_wal::{BlockImage, Page, Record, RedoContext, Rmgr, apply, effects, mask_page, restore_image};
+
+use crate::steps::Steps;
+use crate::wrong_redo::WrongRedo;
 
 /// How many differences are kept: the first ones tell the story.
 const MISMATCH_LIMIT: usize = 50;
@@ -70,20 +71,19 @@ pub fn first_difference(ours: &Page, theirs: &Page) -> Option<Difference> {
     })
 }
 
-/// A deliberate fault, to see whether it is noticed.
-#[derive(Clone, Copy, Debug)]
-pub struct Damage {
-    /// After how many heap insertions.
-    pub after_inserts: u64,
-    pub kind: DamageKind,
+/// What is replayed.
+pub struct Log {
+    pub files: WalFiles,
+    pub ctx: RedoContext,
+    pub steps: Steps,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum DamageKind {
-    /// One bit of the inserted tuple's last byte.
-    TupleByte,
-    /// The page's LSN, which masks hide.
-    PageLsn,
+/// What is made wrong on purpose.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    pub redo: WrongRedo,
+    /// The masks hide the whole special space, too.
+    pub masks_hide_special_space: bool,
 }
 
 /// The outcome of a replay.
@@ -91,24 +91,33 @@ pub enum DamageKind {
 pub struct Replay {
     pub volume: Volume,
     pub kinds: BTreeMap<(Rmgr, &'static str), KindCount>,
+    /// Records of each kind by the step that wrote them.
+    pub made_by: BTreeMap<((Rmgr, &'static str), &'static str), u64>,
+    pub wal_bytes: u64,
     pub mismatches: Vec<Mismatch>,
-    /// Records of resource managers that have no redo yet, and the forks that they touched.
-    pub unsupported: BTreeMap<Rmgr, u64>,
-    pub unsupported_forks: BTreeSet<RelFork>,
-    pub damaged: Option<PageKey>,
-    inserts: u64,
+    /// Pages that were made wrong on purpose.
+    pub spoiled: BTreeSet<PageKey>,
+    fault: Option<Fault>,
 }
 
 impl Replay {
-    /// Replays all records of `wal` on `volume`.
-    pub fn run(volume: Volume, wal: &WalFiles, ctx: RedoContext, damage: Option<Damage>) -> Replay {
+    /// Replays the whole log on `volume`.
+    pub fn run(volume: Volume, log: &Log, fault: Option<Fault>) -> Replay {
         let mut replay = Replay {
             volume,
+            fault,
             ..Replay::default()
         };
-        for raw in wal.records() {
+        for raw in log.files.records() {
             let record = raw.and_then(|raw| Record::decode(&raw));
-            replay.record(&record.unwrap_or_else(|error| panic!("{error}")), &ctx, damage);
+            let record = record.unwrap_or_else(|error| panic!("{error}"));
+            replay.record(&record, &log.ctx);
+            let kind = (record.rmgr, record.kind_name());
+            *replay
+                .made_by
+                .entry((kind, log.steps.at(record.start)))
+                .or_default() += 1;
+            replay.wal_bytes = record.end.0 - log.files.start.0;
             if replay.mismatches.len() >= MISMATCH_LIMIT {
                 break;
             }
@@ -116,7 +125,7 @@ impl Replay {
         replay
     }
 
-    fn record(&mut self, record: &Record, ctx: &RedoContext, damage: Option<Damage>) {
+    fn record(&mut self, record: &Record, ctx: &RedoContext) {
         let kind = (record.rmgr, record.kind_name());
         let effects = effects(record, ctx).unwrap_or_else(|error| panic!("{error}"));
         for change in &effects.meta {
@@ -131,8 +140,16 @@ impl Replay {
             if !effect.extends && self.volume.existing(effect.key).is_none() {
                 continue;
             }
-            match apply(&record, &effect.key, self.volume.page_mut(effect.key), ctx) {
-                Ok(()) => count.pages += 1,
+            let page = self.volume.page_mut(effect.key);
+            match apply(&record, &effect.key, page, ctx) {
+                Ok(()) => {
+                    count.pages += 1;
+                    if let Some(fault) = self.fault
+                        && fault.redo.spoil(&record, effect.key, page)
+                    {
+                        self.spoiled.insert(effect.key);
+                    }
+                }
                 Err(error) => self.note(&record, effect.key, Difference::Refused(error.to_string())),
             }
         }
@@ -141,7 +158,6 @@ impl Replay {
             .iter()
             .filter(|block| block.applied_image().is_some())
             .count() as u64;
-        self.damage(&record, damage);
         for (key, block, image) in images {
             if self.compare(&record, key, block, &image) {
                 count.compared += 1;
@@ -156,7 +172,7 @@ impl Replay {
 
     fn compare(&mut self, record: &Record, key: PageKey, block: u32, image: &BlockImage) -> bool {
         if let PageKey::Relation { rel, .. } = key
-            && (rel.fork == ForkNumber::FreeSpaceMap || self.unsupported_forks.contains(&rel))
+            && rel.fork == ForkNumber::FreeSpaceMap
         {
             return false;
         }
@@ -165,6 +181,12 @@ impl Replay {
         let masked = restore_image(image, &mut theirs)
             .and_then(|()| mask_page(record.rmgr, &mut theirs, block))
             .and_then(|()| mask_page(record.rmgr, &mut ours, block));
+        if self.fault.is_some_and(|fault| fault.masks_hide_special_space) {
+            for page in [&mut ours, &mut theirs] {
+                let special = usize::from(u16::from_le_bytes([page[16], page[17]]));
+                page[special..].fill(0);
+            }
+        }
         match masked {
             Ok(()) => {
                 if let Some(difference) = first_difference(&ours, &theirs) {
@@ -182,26 +204,6 @@ impl Replay {
             key,
             what,
         });
-    }
-
-    fn damage(&mut self, record: &Record, damage: Option<Damage>) {
-        let (Some(damage), Rmgr::Heap, "INSERT") = (damage, record.rmgr, record.kind_name()) else {
-            return;
-        };
-        self.inserts += 1;
-        if self.inserts != damage.after_inserts {
-            return;
-        }
-        let key = record.blocks[0].key();
-        let page = self.volume.page_mut(key);
-        match damage.kind {
-            DamageKind::TupleByte => {
-                let upper = usize::from(u16::from_le_bytes([page[14], page[15]]));
-                page[upper + 23] ^= 0x10;
-            }
-            DamageKind::PageLsn => page[7] ^= 0x01,
-        }
-        self.damaged = Some(key);
     }
 }
 

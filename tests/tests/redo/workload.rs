@@ -1,43 +1,108 @@
-//! What the primary does: all records of the supported resource managers, as far as SQL can make them.
+//! What the primary does: all kinds of records, as far as SQL can make them.
+//!
+//! Each script and each function is a step; the table says which step makes a kind of record.
+
+mod gin;
 
 use pg_quorum_deployment::Settings;
 use pg_quorum_tests::sql::execute;
 
-use crate::servers::Servers;
+use crate::servers::{Script, Servers};
 
-const HEAP: &str = include_str!("workload/heap.sql");
-const BTREE: &str = include_str!("workload/btree.sql");
-const HASH: &str = include_str!("workload/hash.sql");
-const BRIN: &str = include_str!("workload/brin.sql");
-const GIST: &str = include_str!("workload/gist.sql");
-const SPGIST: &str = include_str!("workload/spgist.sql");
-const COUNTERS: &str = include_str!("workload/counters.sql");
-const OTHER: &str = include_str!("workload/other.sql");
+macro_rules! script {
+    ($name:literal) => {
+        Script {
+            name: $name,
+            text: include_str!(concat!("workload/", $name)),
+        }
+    };
+}
+
+const HEAP: Script = script!("heap.sql");
+const BTREE: Script = script!("btree.sql");
+const HASH: Script = script!("hash.sql");
+const GIN: Script = script!("gin.sql");
+const GIST: Script = script!("gist.sql");
+const SPGIST: Script = script!("spgist.sql");
+const BRIN: Script = script!("brin.sql");
+const COUNTERS: Script = script!("counters.sql");
+const OTHER: Script = script!("other.sql");
+
+/// What the scripts count on.
+pub fn settings() -> Settings {
+    Settings::default()
+        .with("wal_level", "logical")
+        .with("full_page_writes", "off")
+        .with("autovacuum", "off")
+        // VACUUM passes over a page that the background writer holds.
+        .with("bgwriter_lru_maxpages", 0)
+        .with("allow_in_place_tablespaces", "on")
+        .with("vacuum_multixact_freeze_min_age", 0)
+        .with("vacuum_freeze_min_age", 0)
+}
+
+/// Some of it, for many replays.
+pub fn run_quick(servers: &Servers) {
+    servers.script(&HEAP);
+    servers.script(&BTREE);
+    servers.stop();
+}
 
 /// Runs everything, with a restart under other parameters, a promotion and a crash in between, and stops the server.
 pub fn run(servers: &Servers) {
-    servers.script(HEAP);
-    servers.script(BTREE);
-    servers.script(HASH);
-    servers.script(BRIN);
-    servers.script(GIST);
-    servers.script(SPGIST);
+    servers.script(&HEAP);
+    servers.script(&BTREE);
+    servers.script(&HASH);
+    servers.script(&GIN);
+    servers.script(&GIST);
+    servers.script(&SPGIST);
+    servers.script(&BRIN);
+    servers.begin_step("GIN from several sessions");
+    gin::insert_together(servers);
+    servers.begin_step("GIN leaves of an old server");
+    gin::change_old_leaves(servers);
+    servers.begin_step("GiST splits among checkpoints");
+    split_pages_among_checkpoints(servers);
     lock_rows_together(servers);
-    servers.script(COUNTERS);
+    servers.script(&COUNTERS);
+    servers.begin_step("vacuumdb --freeze");
     servers.client_tool("vacuumdb", &["--all", "--freeze", "--quiet"]);
     servers.client_tool("vacuumdb", &["--all", "--freeze", "--quiet"]);
+    servers.begin_step("restart");
     servers.stop();
     let more = Settings::default().with("max_connections", 123);
     servers.primary.configure(&more).expect("write postgresql.conf");
     servers.primary.start().expect("start the primary");
-    servers.script(OTHER);
+    servers.script(&OTHER);
     bank(servers);
+    servers.begin_step("promotion");
     servers.stop();
     servers.promote();
     after_a_break(servers, "promotion");
+    servers.begin_step("crash");
     servers.crash_inside_a_record();
     after_a_break(servers, "crash");
     servers.stop();
+}
+
+/// GiST page splits with checkpoints in the midst of them: the record that ends a split then has an image of the left
+/// page, which redo changes nevertheless. Keys are large, so that every other insertion splits a page.
+fn split_pages_among_checkpoints(servers: &Servers) {
+    const KEYS: &str = "INSERT INTO halves SELECT noise(i, 28) FROM generate_series(1, 3000) i";
+    servers.psql(
+        "CREATE TABLE halves (k text) WITH (autovacuum_enabled = off);
+         ALTER TABLE halves ALTER k SET STORAGE PLAIN;
+         CREATE INDEX halves_k ON halves USING gist (k);
+         ALTER SYSTEM SET full_page_writes = on; SELECT pg_reload_conf(); SELECT pg_sleep(0.5);",
+    );
+    let mut writer = servers.connect();
+    let writer = std::thread::spawn(move || execute(&mut writer, KEYS));
+    let mut checkpointer = servers.connect();
+    while !writer.is_finished() {
+        execute(&mut checkpointer, "CHECKPOINT");
+    }
+    writer.join().expect("the insertions");
+    servers.psql("ALTER SYSTEM SET full_page_writes = off; SELECT pg_reload_conf(); SELECT pg_sleep(0.5);");
 }
 
 /// Some work on new and on old pages, at the start of a segment, and a new segment behind it.
@@ -61,6 +126,7 @@ fn after_a_break(servers: &Servers, name: &str) {
 /// Multixacts: two sessions that lock the same rows, one in a new subtransaction for each; locks that follow an update
 /// to newer versions.
 fn lock_rows_together(servers: &Servers) {
+    servers.begin_step("lock_rows_together");
     let mut one = servers.connect();
     let mut other = servers.connect();
     execute(
@@ -109,6 +175,7 @@ fn lock_rows_together(servers: &Servers) {
 
 /// Concurrent small transactions.
 fn bank(servers: &Servers) {
+    servers.begin_step("pgbench");
     servers.client_tool("pgbench", &["--initialize", "--quiet", "postgres"]);
     servers.client_tool(
         "pgbench",

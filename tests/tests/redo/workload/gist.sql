@@ -1,7 +1,7 @@
 -- GiST pages: splits in two and in many, of leaves, inner pages and roots, deletion, reuse.
 SELECT setseed(0.25);
+-- noise() and pg_trgm are there from gin.sql.
 CREATE EXTENSION btree_gist;
-CREATE EXTENSION pg_trgm;
 -- Insertion one by one: items appended, downlinks replaced in place, splits whose downlinks come later.
 CREATE TABLE places (id int, at point, area box) WITH (autovacuum_enabled = off);
 CREATE INDEX places_at ON places USING gist (at) INCLUDE (id);
@@ -12,12 +12,13 @@ INSERT INTO places SELECT i, point(x, y), box(point(x, y), point(x + 1, y + 1))
 CREATE TABLE signatures (id int, t text) WITH (autovacuum_enabled = off);
 CREATE INDEX signatures_t ON signatures USING gist (t gist_trgm_ops (siglen = 2000));
 INSERT INTO signatures SELECT i, md5(i::text) || md5((i * 31)::text) FROM generate_series(1, 500) i;
--- Keys of very different sizes: halves that do not fit on a page are split again.
+-- Keys of very different sizes: pages of many small keys and, last in order, a few large ones; half of them does not fit
+-- on a page, so that it is split again.
 CREATE TABLE sizes (k text) WITH (autovacuum_enabled = off);
 ALTER TABLE sizes ALTER k SET STORAGE PLAIN;
 CREATE INDEX sizes_k ON sizes USING gist (k);
-INSERT INTO sizes SELECT md5(i::text) || repeat(chr(65 + i % 26), CASE WHEN i % 9 < 6 THEN i % 40 ELSE 600 + (i * 7919) % 300 END)
-  FROM generate_series(1, 4000) i;
+INSERT INTO sizes SELECT md5(i::text) || 'a' || j FROM generate_series(1, 80) i, generate_series(1, 40) j;
+INSERT INTO sizes SELECT md5(i::text) || 'z' || j || noise(i * j, 25) FROM generate_series(1, 12) j, generate_series(1, 80) i;
 -- Null keys, several columns, no rows for a while.
 CREATE TABLE columns (a int, b inet, c numrange, d timestamptz) WITH (autovacuum_enabled = off);
 CREATE INDEX columns_all ON columns USING gist (a, b inet_ops, c, d);

@@ -34,12 +34,31 @@ CREATE TABLE rooted (w text) WITH (autovacuum_enabled = off);
 CREATE INDEX rooted_w ON rooted USING spgist (w);
 INSERT INTO rooted SELECT repeat('root', 40) || i FROM generate_series(1, 300) i;
 INSERT INTO rooted SELECT left(repeat('root', 40), 160 - i) || '-' || i FROM generate_series(1, 150) i;
--- Values longer than a page: inner tuples one below the other until the rest fits.
-INSERT INTO words (w) SELECT md5(i::text) || repeat(md5((i % 3)::text), 300) FROM generate_series(1, 30) i;
+-- Values longer than a page, up to three of them: inner tuples one below the other until the rest fits.
+INSERT INTO words (w) SELECT md5(i::text) || repeat(md5((i % 3)::text), 250 + i % 5 * 125) FROM generate_series(1, 30) i;
 -- The same value very often: tuples that are all the same, and what splits them.
 INSERT INTO words (w) SELECT 'same' FROM generate_series(1, 1500);
 INSERT INTO words (w) SELECT 'same' || i FROM generate_series(1, 300) i;
 INSERT INTO words (w) SELECT NULL FROM generate_series(1, 2000);
+-- Inner tuples that were made on their parent's page; then parents and children grow in turn, and move, to the page that
+-- the other one is on, or away from it.
+CREATE TABLE grown (w text) WITH (autovacuum_enabled = off);
+CREATE INDEX grown_w ON grown USING spgist (w);
+INSERT INTO grown SELECT chr(65 + a) || chr(65 + b) || chr(65 + c) || md5((a * b * c * i)::text) || repeat('g', 200)
+  FROM generate_series(1, 12) i, generate_series(1, 2) a, generate_series(1, 20) b, generate_series(1, 8) c;
+INSERT INTO grown SELECT w FROM (
+  SELECT step, chr(65 + a) || chr(40 + step) || 'second' AS w FROM generate_series(1, 80) step, generate_series(1, 2) a
+  UNION ALL
+  SELECT step, chr(65 + a) || chr(65 + b) || chr(40 + step) || 'third' FROM generate_series(1, 80) step, generate_series(1, 2) a, generate_series(1, 20) b
+) q ORDER BY step, md5(w);
+-- A tree of nulls with wide included columns: nodes that have no chain yet get a page.
+CREATE TABLE wide_nulls (at point, pad text) WITH (autovacuum_enabled = off);
+ALTER TABLE wide_nulls ALTER pad SET STORAGE PLAIN;
+CREATE INDEX wide_nulls_at ON wide_nulls USING spgist (at) INCLUDE (pad);
+INSERT INTO wide_nulls SELECT NULL, repeat('n', 1500 + i % 7 * 100) FROM generate_series(1, 300) i;
+DELETE FROM wide_nulls WHERE length(pad) % 200 = 0;
+VACUUM wide_nulls;
+INSERT INTO wide_nulls SELECT NULL, repeat('m', 700 + i % 7 * 300) FROM generate_series(1, 300) i;
 -- VACUUM: heads of chains, middles, ends, whole chains; roots that are leaves; redirections and placeholders.
 CREATE TABLE few (at point) WITH (autovacuum_enabled = off);
 CREATE INDEX few_at ON few USING spgist (at);

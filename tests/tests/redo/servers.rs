@@ -1,24 +1,35 @@
 //! The two stock servers: one that writes the WAL, and a standby that replays it.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use pg_quorum_deployment::{Account, Binaries, Server, Settings, ShutdownMode, capture};
 use pg_quorum_tests::ports::free_ports;
+use pg_quorum_tests::postgres_tests::PostgresTests;
 use pg_quorum_tests::scratch::Scratch;
 use pg_quorum_types::{ClusterFacts, Lsn};
 use postgres::Client;
+
+use crate::steps::Steps;
+
+/// A script for psql.
+pub struct Script {
+    pub name: &'static str,
+    pub text: &'static str,
+}
 
 /// A primary without pg_quorum, and a copy of its directory from before the workload.
 pub struct Servers {
     pub primary: Server,
     base: PathBuf,
+    steps: RefCell<Steps>,
     // Last, so that it is deleted after the server has been killed.
     scratch: Scratch,
 }
 
 impl Servers {
-    /// A running server whose clean state before is kept as the base.
+    /// A running server whose clean state before is kept as the base, and whose whole log stays.
     ///
     /// Transaction numbers start at 2097152 so that the commit log has a file to lose.
     pub fn start(name: &str, initdb: &[&str], settings: &Settings) -> Servers {
@@ -34,6 +45,7 @@ impl Servers {
         };
         let servers = Servers {
             base: scratch.path().join("base"),
+            steps: RefCell::default(),
             primary,
             scratch,
         };
@@ -48,17 +60,13 @@ impl Servers {
         );
         let settings = Settings::local(port, servers.scratch.path())
             .with("fsync", "off")
-            .with("autovacuum", "off")
             .with("max_wal_size", "100GB")
             .with("wal_keep_size", "100GB")
             .with("checkpoint_timeout", "1h")
             .with("max_prepared_transactions", 20)
             .with("track_commit_timestamp", "on")
-            .with("allow_in_place_tablespaces", "on")
             .with("wal_consistency_checking", "all")
             .with("wal_compression", "lz4")
-            .with("vacuum_multixact_freeze_min_age", 0)
-            .with("vacuum_freeze_min_age", 0)
             .and(settings);
         servers
             .primary
@@ -73,6 +81,13 @@ impl Servers {
 
     pub fn connect(&self) -> Client {
         pg_quorum_tests::sql::connect(&self.primary.uri())
+    }
+
+    /// What the server does from now on is this step's, in the table.
+    pub fn begin_step(&self, name: &'static str) {
+        let begin = pg_quorum_tests::sql::value(&mut self.connect(), "SELECT pg_current_wal_insert_lsn()");
+        let begin = begin.parse().expect("an LSN");
+        self.steps.borrow_mut().begin(begin, name);
     }
 
     pub fn stop(&self) {
@@ -119,18 +134,30 @@ impl Servers {
         self.primary.start().expect("start the primary");
     }
 
+    /// Runs PostgreSQL's own regression tests, and returns how many scripts they are.
+    pub fn core_regression(&self) -> usize {
+        self.begin_step("core regression tests");
+        PostgresTests::CoreRegression.pass(&self.primary, &self.scratch.path().join("regression"))
+    }
+
     pub fn base(&self) -> &Path {
         &self.base
     }
 
-    pub fn pg_wal(&self) -> PathBuf {
+    fn pg_wal(&self) -> PathBuf {
         self.primary.pgdata.join("pg_wal")
     }
 
-    /// Runs a script with psql.
-    pub fn script(&self, text: &str) {
+    /// Runs a script as a step.
+    pub fn script(&self, script: &Script) {
+        self.begin_step(script.name);
+        self.psql(script.text);
+    }
+
+    /// Runs statements with psql, each as its own transaction.
+    pub fn psql(&self, statements: &str) {
         let file = self.scratch.path().join("script.sql");
-        std::fs::write(&file, text).expect("write the script");
+        std::fs::write(&file, statements).expect("write the script");
         let copy_file = self.scratch.path().join("rows.copy");
         let mut psql = self
             .primary
@@ -190,44 +217,72 @@ impl Servers {
         (facts, checkpoint(&text))
     }
 
-    /// A copy of the base that a stock server has brought to the end of the primary's WAL, stopped.
-    pub fn standby(&self) -> PathBuf {
-        let last_checkpoint = checkpoint(&self.tool("pg_controldata", &[]));
+    /// Ends the primary's life: its log goes to a copy of the base, which is to replay it.
+    pub fn hand_over(&self) -> Standby {
+        let end = checkpoint(&self.tool("pg_controldata", &[]));
         let account = &self.primary.account;
-        let standby = Server {
+        let server = Server {
             pgdata: self.scratch.path().join("standby"),
             log: self.scratch.path().join("standby.log"),
             ..self.primary.clone()
         };
-        copy(account, &self.base, &standby.pgdata);
-        std::fs::remove_dir_all(standby.pgdata.join("pg_wal")).expect("remove the base's pg_wal");
-        copy(account, &self.pg_wal(), &standby.pgdata.join("pg_wal"));
-        std::fs::write(standby.pgdata.join("recovery.signal"), "").expect("write recovery.signal");
+        copy(account, &self.base, &server.pgdata);
+        std::fs::remove_dir_all(server.pgdata.join("pg_wal")).expect("remove the base's pg_wal");
+        // Moved, since with all its images it can be large.
+        std::fs::rename(self.pg_wal(), server.pgdata.join("pg_wal")).expect("move pg_wal");
+        std::fs::remove_dir_all(&self.primary.pgdata).expect("remove the primary");
+        std::fs::write(server.pgdata.join("recovery.signal"), "").expect("write recovery.signal");
         account
-            .own(&standby.pgdata.join("recovery.signal"))
+            .own(&server.pgdata.join("recovery.signal"))
             .expect("own recovery.signal");
         let settings = Settings::default()
             .with("hot_standby", "off")
             .with("restore_command", "/bin/false")
-            .with("recovery_target_lsn", last_checkpoint)
+            .with("wal_recycle", "off")
+            .with("recovery_target_lsn", end)
             .with("recovery_target_action", "shutdown")
             .with("recovery_target_timeline", "latest");
-        standby.configure(&settings).expect("write postgresql.conf");
-        let log = std::fs::File::create(&standby.log).expect("make the standby's log");
-        let status = account
-            .command(standby.binaries.postgres("postgres"))
+        server.configure(&settings).expect("write postgresql.conf");
+        Standby { server }
+    }
+
+    pub fn steps(&self) -> Steps {
+        self.steps.borrow().clone()
+    }
+}
+
+/// A copy of the base with the primary's log. A replay only reads the log: others may read it meanwhile.
+pub struct Standby {
+    server: Server,
+}
+
+impl Standby {
+    pub fn pgdata(&self) -> &Path {
+        &self.server.pgdata
+    }
+
+    pub fn pg_wal(&self) -> PathBuf {
+        self.server.pgdata.join("pg_wal")
+    }
+
+    /// Brings it to the end of the log with a stock server, which stops there.
+    pub fn replay(&self) {
+        let log = std::fs::File::create(&self.server.log).expect("make the standby's log");
+        let status = self
+            .server
+            .account
+            .command(self.server.binaries.postgres("postgres"))
             .arg("-D")
-            .arg(&standby.pgdata)
+            .arg(&self.server.pgdata)
             .stdout(Stdio::null())
             .stderr(log)
             .status()
             .expect("run the standby");
-        let said = std::fs::read_to_string(&standby.log).unwrap_or_default();
+        let said = std::fs::read_to_string(&self.server.log).unwrap_or_default();
         assert!(
             status.success() && said.contains("shutdown at recovery target"),
             "the standby did not reach the end ({status}):\n{said}"
         );
-        standby.pgdata
     }
 }
 

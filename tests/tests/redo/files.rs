@@ -1,0 +1,108 @@
+//! The final comparison: every page, unmasked, with the files of a stock standby that replayed the same WAL.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use pg_quorum_tests::volume::Volume;
+use pg_quorum_types::{BLOCK_SIZE, ForkNumber, PageKey, RelFork};
+use pg_quorum_wal::Page;
+
+use crate::replay::{Difference, Mismatch, Replay, first_difference};
+
+/// `pd_checksum`.
+const CHECKSUM: Range<usize> = 8..10;
+
+/// A reason for which a standby's file may legally differ from replayed pages. Whatever has none is a mismatch.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Rule {
+    /// With checksums on: `PageSetChecksumCopy` works on a copy as it writes, and a page in memory bears an old one.
+    ChecksumAtWrite,
+    /// A page of transaction state that no file reaches reads as zeros.
+    StateBeyondItsFile,
+}
+
+impl Rule {
+    pub fn text(self) -> &'static str {
+        match self {
+            Rule::ChecksumAtWrite => "pd_checksum is computed when a page is written to its file",
+            Rule::StateBeyondItsFile => "a page of transaction state that is in no file is all zeros",
+        }
+    }
+}
+
+/// How much was compared.
+#[derive(Default, Debug)]
+pub struct FinalComparison {
+    pub relation_pages: u64,
+    pub slru_pages: u64,
+    /// Pages that differ, and legally, by reason.
+    pub legal: BTreeMap<Rule, u64>,
+    pub mismatches: Vec<Mismatch>,
+}
+
+/// Compares all forks but free space maps, and all pages of transaction state.
+pub fn compare(replay: &Replay, standby: &Volume, has_checksums: bool) -> FinalComparison {
+    let mut comparison = FinalComparison::default();
+    let ours = &replay.volume;
+    let forks: BTreeSet<RelFork> = ours.forks.keys().chain(standby.forks.keys()).copied().collect();
+    for fork in forks {
+        if fork.fork == ForkNumber::FreeSpaceMap {
+            continue;
+        }
+        let blocks = |volume: &Volume| volume.forks.get(&fork).map_or(0, Vec::len) as u32;
+        for block in 0..blocks(ours).max(blocks(standby)) {
+            let key = PageKey::Relation { rel: fork, block };
+            comparison.relation_pages += 1;
+            match (ours.existing(key), standby.existing(key)) {
+                (Some(ours), Some(theirs)) => comparison.relation_page(key, ours, theirs, has_checksums),
+                (Some(_), None) => comparison.note(key, Difference::OnlyOurs),
+                (None, _) => comparison.note(key, Difference::OnlyTheirs),
+            }
+        }
+    }
+    let pages: BTreeSet<_> = ours.slru.keys().chain(standby.slru.keys()).copied().collect();
+    for (kind, page) in pages {
+        let key = PageKey::Slru { kind, page };
+        comparison.slru_pages += 1;
+        match first_difference(&ours.page(key), &standby.page(key)) {
+            Some(difference) => comparison.note(key, difference),
+            None if ours.existing(key).is_none() || standby.existing(key).is_none() => {
+                comparison.excuse(Rule::StateBeyondItsFile);
+            }
+            None => {}
+        }
+    }
+    comparison
+}
+
+impl FinalComparison {
+    fn relation_page(&mut self, key: PageKey, ours: &Page, theirs: &Page, has_checksums: bool) {
+        let Some(difference) = first_difference(ours, theirs) else {
+            return;
+        };
+        let (mut ours, mut theirs): (Page, Page) = (*ours, *theirs);
+        // A new page has no checksum.
+        if has_checksums && theirs != [0; BLOCK_SIZE] {
+            ours[CHECKSUM].fill(0);
+            theirs[CHECKSUM].fill(0);
+            match first_difference(&ours, &theirs) {
+                Some(difference) => self.note(key, difference),
+                None => self.excuse(Rule::ChecksumAtWrite),
+            }
+        } else {
+            self.note(key, difference);
+        }
+    }
+
+    fn excuse(&mut self, rule: Rule) {
+        *self.legal.entry(rule).or_default() += 1;
+    }
+
+    fn note(&mut self, key: PageKey, what: Difference) {
+        self.mismatches.push(Mismatch {
+            record: None,
+            key,
+            what,
+        });
+    }
+}
