@@ -35,15 +35,17 @@ impl PostgresTests {
     /// The source package is not prepared, or the program cannot be started.
     pub fn run(self, server: &Server, directory: &Path) -> Outcome {
         let source = PostgresSource::prepared(&server.binaries).expect("the server's source package");
-        let (tests, schedule, program) = match self {
+        let (tests, schedule, database, program) = match self {
             PostgresTests::CoreRegression => (
                 source.regress(),
                 "parallel_schedule",
+                "regression",
                 pg_regress(&server.binaries),
             ),
             PostgresTests::Isolation => (
                 source.isolation(),
                 "isolation_schedule",
+                "isolation_regression", // a script names it
                 pg_isolation_regress(&server.binaries),
             ),
         };
@@ -68,7 +70,8 @@ impl PostgresTests {
             .arg(format!("--dlpath={}", directory.join("libraries").display()))
             .arg(format!("--schedule={}", input.join(schedule).display()))
             .arg(format!("--port={}", server.port))
-            .args(["--host=127.0.0.1", "--user=postgres", "--dbname=regression"]);
+            .arg(format!("--dbname={database}"))
+            .args(["--host=127.0.0.1", "--user=postgres"]);
         if self == PostgresTests::CoreRegression {
             command.arg(CONCURRENT_TESTS);
         }
