@@ -4,6 +4,7 @@
 
 mod bench;
 mod cluster;
+mod fuzz;
 mod report;
 mod setup;
 mod verify;
@@ -37,6 +38,10 @@ enum Task {
     ///
     /// Example: cargo xtask test burn --full
     Test(verify::TestOptions),
+    /// Runs the fuzzers, or the named ones only, each for a while.
+    ///
+    /// Example: cargo xtask fuzz apply --seconds 600
+    Fuzz(fuzz::FuzzOptions),
     /// Runs the benchmarks, or the named ones only, and prints one JSON object a line for each figure.
     ///
     /// Example: cargo xtask bench commit --seconds 10 --json figures.json
@@ -58,6 +63,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         Task::Up(options) => cluster::up(&options).map(|()| ExitCode::SUCCESS),
         Task::Down { dir } => cluster::down(&dir).map(|()| ExitCode::SUCCESS),
         Task::Test(options) => verify::test(&options),
+        Task::Fuzz(options) => fuzz::fuzz(&options),
         Task::Bench(options) => bench::bench(&options).map(|()| ExitCode::SUCCESS),
     }
 }

@@ -21,7 +21,7 @@ pub struct ClusterFacts {
     pub system_identifier: u64,
     /// The timeline of all WAL from the base on.
     pub timeline: u32,
-    /// Bytes of a WAL segment file, a power of two from 1 MB to 1 GB.
+    /// Bytes of a WAL segment file: see [`is_wal_segment_size`]. Positions are computed with it.
     pub wal_segment_bytes: u32,
     /// Whether pages bear checksums (`data_checksum_version` is not zero).
     pub data_checksums: bool,
@@ -31,4 +31,9 @@ pub struct ClusterFacts {
     pub catalog_version: u32,
     /// PostgreSQL's major version, 15.
     pub pg_major: u32,
+}
+
+/// Whether a server can have WAL segments of this size (`IsValidWalSegSize`): a power of two from 1 MB to 1 GB.
+pub const fn is_wal_segment_size(bytes: u32) -> bool {
+    bytes.is_power_of_two() && bytes >= 1 << 20 && bytes <= 1 << 30
 }

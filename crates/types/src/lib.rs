@@ -9,7 +9,7 @@ mod identity;
 mod lsn;
 mod page;
 
-pub use cluster::{Base, ClusterFacts};
+pub use cluster::{Base, ClusterFacts, is_wal_segment_size};
 pub use epoch::{Epoch, History, HistoryEntry, HistoryError};
 pub use identity::{
     AzName, ComputeId, Membership, NodeName, Owner, ProtectionGroup, SegmentId, SegmentMember, VolumeId,

@@ -2,7 +2,7 @@
 //!
 //! The bytes that are not understood here stay as they are.
 
-use pg_quorum_types::{BLOCK_SIZE, ClusterFacts, Lsn};
+use pg_quorum_types::{BLOCK_SIZE, ClusterFacts, Lsn, is_wal_segment_size};
 
 use crate::checkpoint::CheckpointState;
 use crate::reader::Reader;
@@ -112,7 +112,7 @@ impl ControlFile {
             }
         }
         let segment_bytes = word(at::WAL_SEGMENT_BYTES);
-        if !segment_bytes.is_power_of_two() || !(1 << 20..=1 << 30).contains(&segment_bytes) {
+        if !is_wal_segment_size(segment_bytes) {
             return Err(ControlFileError::Invalid {
                 problem: "a WAL segment size that is no power of two from 1 MB to 1 GB",
             });

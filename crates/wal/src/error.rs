@@ -45,11 +45,12 @@ pub enum WalError {
     UnknownRecord { lsn: Lsn, rmgr: Rmgr, info: u8 },
 }
 
-/// A page that cannot be brought forward.
+/// A page that cannot be brought forward. Every error names the record and the page.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RedoError {
-    #[error(transparent)]
-    Wal(#[from] WalError),
+    /// The record contradicts the format of its kind.
+    #[error("{key}: {error}")]
+    Malformed { key: PageKey, error: WalError },
     /// The caller asked for a page that the record does not change.
     #[error("WAL record at {lsn} does not change {key}")]
     NotAffected { lsn: Lsn, key: PageKey },
@@ -59,12 +60,5 @@ pub enum RedoError {
         lsn: Lsn,
         key: PageKey,
         fault: RedoFault,
-    },
-    /// The page is not in the state that the record was written for.
-    #[error("{key}: WAL record at {lsn} does not fit the page: {problem}")]
-    PageMismatch {
-        lsn: Lsn,
-        key: PageKey,
-        problem: &'static str,
     },
 }

@@ -48,7 +48,7 @@ fn parse(page: &[u8; BLOCK_SIZE]) -> Option<SequencePage> {
     let tuple_bytes = (line_pointer >> 17) as usize;
     // last_value int8, log_cnt int8, is_called bool
     let data_at = tuple_at + usize::from(*page.get(tuple_at + 22)?);
-    let is_inside = data_at + 8 + 8 + 1 <= tuple_at + tuple_bytes && tuple_at + tuple_bytes <= special;
+    let is_inside = data_at + 8 + 8 < tuple_at + tuple_bytes && tuple_at + tuple_bytes <= special;
     is_inside.then_some(SequencePage {
         tuple_at,
         tuple_bytes,

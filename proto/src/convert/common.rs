@@ -5,6 +5,7 @@ use pg_quorum_quorum::RequestContext;
 use pg_quorum_types::{
     AzName, Base, ClusterFacts, ComputeId, Epoch, ForkNumber, History, HistoryEntry, Lsn, Membership,
     NodeName, Owner, ProtectionGroup, RelFileNode, RelFork, SegmentId, SegmentMember, VolumeId,
+    is_wal_segment_size,
 };
 use uuid::Uuid;
 
@@ -161,7 +162,7 @@ impl TryFrom<v1::ClusterFacts> for ClusterFacts {
     type Error = WireError;
     fn try_from(wire: v1::ClusterFacts) -> Result<ClusterFacts, WireError> {
         let segment = wire.wal_segment_bytes;
-        if !segment.is_power_of_two() || !(1 << 20..=1 << 30).contains(&segment) {
+        if !is_wal_segment_size(segment) {
             return Err(WireError::OutOfRange {
                 what: "the size of a WAL segment",
                 value: segment.into(),

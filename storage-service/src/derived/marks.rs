@@ -142,6 +142,8 @@ impl Contexts {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// A round of coalescing goes to a mark and takes seconds. Thinning out that came in between once took the mark
@@ -165,5 +167,22 @@ mod tests {
         assert_eq!(marks.at_or_below(target).map(|mark| mark.lsn), Some(target));
         marks.forget_below(target);
         assert_eq!(marks.applied().lsn, target);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let whole = Mark {
+                lsn: Lsn(8),
+                last_record_start: Lsn(0),
+                checkpoint: CheckpointState::default(),
+            }
+            .to_bytes();
+            let _ = Mark::from_bytes(&bytes);
+            bytes.resize(whole.len(), 1);
+            bytes[16] = whole[16]; // the format's version
+            let mark = Mark::from_bytes(&bytes).expect("every value of a number is one");
+            prop_assert_eq!(Mark::from_bytes(&mark.to_bytes()), Some(mark));
+        }
     }
 }

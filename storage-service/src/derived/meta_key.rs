@@ -227,6 +227,8 @@ pub fn decode_value(bytes: &Bytes) -> Option<MetaValue> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn keys() -> Vec<MetaKey> {
@@ -295,5 +297,19 @@ mod tests {
         };
         assert!(range.contains(&size(u32::MAX).to_bytes()));
         assert!(!range.contains(&size(5).to_bytes()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_readers_panic(tag in 0..14_u8, bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let bytes = [&[tag], &bytes[..]].concat();
+            if let Some(key) = MetaKey::from_bytes(&bytes) {
+                prop_assert_eq!(MetaKey::from_bytes(&key.to_bytes()), Some(key));
+            }
+            let bytes = Bytes::from(bytes);
+            if let Some(value) = decode_value(&bytes) {
+                prop_assert_eq!(encode_value(&value), bytes);
+            }
+        }
     }
 }

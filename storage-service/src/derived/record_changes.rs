@@ -368,3 +368,23 @@ impl OriginValue {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_readers_panic(bytes in prop::collection::vec(any::<u8>(), 0..40)) {
+            let bytes = Bytes::from(bytes);
+            prop_assert_eq!(size_of(&bytes).is_some(), bytes.len() == 4);
+            prop_assert_eq!(OriginValue::from_bytes(&bytes).is_some(), bytes.len() >= 16);
+            match PreparedValue::from_bytes(&bytes) {
+                Some(prepared) => prop_assert_eq!(prepared.to_bytes(), bytes),
+                None => prop_assert!(bytes.len() < 16),
+            }
+        }
+    }
+}

@@ -269,6 +269,8 @@ impl Resets {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     const REL: RelFileNode = RelFileNode {
@@ -340,5 +342,14 @@ mod tests {
             assert_eq!(Dropped::from_bytes(&dropped.to_bytes()), Some(dropped));
         }
         assert_eq!(Dropped::from_bytes(&[1, 2]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(tag in 0..7_u8, bytes in prop::collection::vec(0..6_u8, 0..24)) {
+            if let Some(dropped) = Dropped::from_bytes(&[&[tag], &bytes[..]].concat()) {
+                prop_assert_eq!(Dropped::from_bytes(&dropped.to_bytes()), Some(dropped));
+            }
+        }
     }
 }

@@ -131,6 +131,8 @@ pub fn set_page_checksum(page: &mut Page, block: u32) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn page() -> Page {
@@ -176,5 +178,15 @@ mod tests {
         let mut zeros = [0; BLOCK_SIZE];
         set_page_checksum(&mut zeros, 3);
         assert_eq!(zeros, [0; BLOCK_SIZE]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_the_reader_panic(kind in 0..5_u8, bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let mut bytes = [&[kind], &bytes[..]].concat();
+            let _ = StoredPage::from_bytes(&bytes);
+            bytes.resize(IMAGE_HEADER_BYTES + BLOCK_SIZE, 7);
+            prop_assert!(kind != KIND_IMAGE || StoredPage::from_bytes(&bytes).is_err());
+        }
     }
 }

@@ -11,6 +11,7 @@
 mod files;
 mod replay;
 mod report;
+mod seeds;
 mod servers;
 mod steps;
 mod workload;
@@ -18,7 +19,7 @@ mod wrong_redo;
 
 use std::time::Instant;
 
-use pg_quorum_deployment::Settings;
+use pg_quorum_deployment::{Settings, workspace_root};
 use pg_quorum_tests::volume::Volume;
 use pg_quorum_tests::wal_files::WalFiles;
 use pg_quorum_wal::RedoContext;
@@ -26,6 +27,7 @@ use pg_quorum_wal::RedoContext;
 use files::FinalComparison;
 use replay::{Fault, Log, Replay};
 use report::{Coverage, Source};
+use seeds::Seeds;
 use servers::Servers;
 use wrong_redo::WrongRedo;
 
@@ -192,4 +194,28 @@ fn replayed_pages_are_those_of_a_stock_server() {
         [""; 0],
         "kinds of records that nothing made"
     );
+}
+
+/// Not a test: what the fuzzers start from.
+#[test]
+#[ignore = "writes fuzz/seeds; cargo xtask fuzz --new-seeds runs it"]
+fn new_seeds_for_the_fuzzers() {
+    let servers = Servers::start("redo-seeds", &["--data-checksums"], &workload::settings());
+    workload::run(&servers);
+    let (facts, start) = servers.facts();
+    let log = Log {
+        files: WalFiles {
+            pg_wal: servers.hand_over().pg_wal(),
+            facts,
+            start,
+        },
+        ctx: RedoContext {
+            hint_bits_logged: facts.data_checksums,
+            track_commit_timestamp: true,
+        },
+        steps: servers.steps(),
+    };
+    let seeds = Seeds::collect(Volume::load(servers.base()), &log);
+    let control_file = servers.base().join("global/pg_control");
+    seeds.write(&workspace_root().join("fuzz/seeds"), &control_file);
 }

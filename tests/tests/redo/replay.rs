@@ -208,7 +208,7 @@ impl Replay {
 }
 
 /// The record as a server without `wal_consistency_checking` would have written it, and the images that it lost.
-fn without_check_images(record: &Record) -> (Record, Vec<(PageKey, u32, BlockImage)>) {
+pub fn without_check_images(record: &Record) -> (Record, Vec<(PageKey, u32, BlockImage)>) {
     let mut record = record.clone();
     let mut images = Vec::new();
     for block in &mut record.blocks {

@@ -29,7 +29,7 @@
 
 use pg_quorum_types::{
     AzName, Base, ClusterFacts, ComputeId, Epoch, History, HistoryEntry, Lsn, Membership, NodeName, Owner,
-    ProtectionGroup, SegmentId, SegmentMember, VolumeId,
+    ProtectionGroup, SegmentId, SegmentMember, VolumeId, is_wal_segment_size,
 };
 use uuid::Uuid;
 
@@ -336,10 +336,16 @@ impl Reader<'_> {
     }
 
     fn facts(&mut self) -> Result<ClusterFacts, MetaError> {
+        let system_identifier = self.u64()?;
+        let timeline = self.u32()?;
+        let wal_segment_bytes = self.u32()?;
+        if !is_wal_segment_size(wal_segment_bytes) {
+            return Err(self.wrong("a WAL segment size that no server has"));
+        }
         Ok(ClusterFacts {
-            system_identifier: self.u64()?,
-            timeline: self.u32()?,
-            wal_segment_bytes: self.u32()?,
+            system_identifier,
+            timeline,
+            wal_segment_bytes,
             data_checksums: self.flag()?,
             pg_control_version: self.u32()?,
             catalog_version: self.u32()?,
@@ -430,6 +436,19 @@ mod tests {
             bad[at] ^= 0x40;
             assert!(decode_meta(&bad).is_err(), "byte {at}");
             assert!(decode_meta(&good[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    /// Positions are computed with it: 0 would be a division by zero at every record.
+    #[test]
+    fn a_wal_segment_size_that_no_server_has_is_refused() {
+        let mut meta = full();
+        for bytes in [0, 8192, (16 << 20) + 1] {
+            meta.base.as_mut().unwrap().facts.wal_segment_bytes = bytes;
+            assert!(
+                matches!(decode_meta(&encode_meta(&meta)), Err(MetaError::Body { .. })),
+                "{bytes}"
+            );
         }
     }
 

@@ -54,12 +54,15 @@ pub struct Effects {
 }
 
 impl Effects {
-    /// A page that exists afterwards. Neighbours in a record often are the same page: it counts once.
+    /// A page that exists afterwards, one of a few: it counts once, however often it is added.
     fn add_page(&mut self, key: PageKey, full: bool) {
-        let same = |effect: &PageEffect| effect.key == key;
-        if self.pages.last().is_some_and(same) || self.pages.iter().any(same) {
-            return;
+        if !self.pages.iter().any(|effect| effect.key == key) {
+            self.push_page(key, full);
         }
+    }
+
+    /// A page that exists afterwards and has not been added. A record can have a great many.
+    fn push_page(&mut self, key: PageKey, full: bool) {
         self.pages.push(PageEffect {
             key,
             full,

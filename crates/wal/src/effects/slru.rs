@@ -59,7 +59,7 @@ fn add_creation(creation: &MultiXactCreation<'_>, effects: &mut Effects) {
         let kind = SlruKind::MultiXactMember;
         let offset = creation.offset.wrapping_add(at);
         let page = offset / MEMBERS_PER_PAGE;
-        effects.add_page(PageKey::Slru { kind, page }, false);
+        effects.push_page(PageKey::Slru { kind, page }, false);
         // To the first member of the next page; the last page ends early, where offsets wrap to 0.
         let to_page_end = MEMBERS_PER_PAGE - offset % MEMBERS_PER_PAGE;
         let to_wrap = u64::from(u32::MAX - offset) + 1;

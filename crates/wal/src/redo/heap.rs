@@ -240,8 +240,9 @@ fn add_updated_tuple(
     let (old_data_at, old_end) = if prefix + suffix > 0 {
         let old_at = page.item_id(fields.old_offset)?.offset();
         let old = HeapTuple::normal_at(page, fields.old_offset)?;
-        let old_data = old.len().saturating_sub(old.data_offset());
-        if prefix > old_data || suffix > old.len() {
+        // None for a tuple whose data would begin behind its end.
+        let old_data = old.len().checked_sub(old.data_offset());
+        if old_data.is_none_or(|old_data| prefix > old_data || suffix > old_data) {
             return Err(bad_tuple("takes more from the old tuple than it has"));
         }
         (old_at + old.data_offset(), old_at + old.len())
@@ -328,4 +329,45 @@ fn inplace(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), Red
     data.copy_from_slice(&block.data);
     page.set_lsn(record.end);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use pg_quorum_types::BLOCK_SIZE;
+
+    use super::*;
+    use crate::redo::test_records;
+
+    /// The page's last tuple says that its data begins behind the page.
+    #[test]
+    fn an_update_shares_nothing_with_a_tuple_whose_data_begins_behind_its_end() {
+        let mut page: Page = [0; BLOCK_SIZE];
+        page.init(0);
+        let at = page.reserve_item(1, 40, Placement::Heap).unwrap();
+        page[at + 22] = 255;
+        let fields = UpdateFields {
+            old_xmax: 0,
+            old_offset: 1,
+            old_infobits: 0,
+            flags: UpdateFields::SUFFIX_FROM_OLD,
+            new_xmax: 0,
+            new_offset: 2,
+        };
+        let new_tid = TupleId { block: 0, offset: 2 };
+        let update = |suffix: u8, page: &mut Page| {
+            let data = [suffix, 0, 0, 0, 0, 0, 24, 0];
+            let record = test_records::record(crate::Rmgr::Heap, kind::HOT_UPDATE, &[], &[]);
+            add_updated_tuple(&record, &fields, new_tid, &data, page, true)
+        };
+        assert!(matches!(
+            update(8, &mut page),
+            Err(RedoFault::Tuple { offset: 2, .. })
+        ));
+        page[at + 22] = 24;
+        assert!(matches!(
+            update(17, &mut page),
+            Err(RedoFault::Tuple { offset: 2, .. })
+        ));
+        update(16, &mut page).unwrap();
+    }
 }

@@ -25,7 +25,7 @@ mod sequence;
 mod slru;
 pub(crate) mod spgist;
 #[cfg(test)]
-mod test_records;
+pub(crate) mod test_records;
 pub(crate) mod visibility_map;
 
 use pg_quorum_types::{BLOCK_SIZE, PageKey};
@@ -57,12 +57,52 @@ pub fn apply(record: &Record, key: &PageKey, page: &mut Page, ctx: &RedoContext)
                 },
             })
         }
-        PageKey::Slru { kind, page: number } => match slru::apply(record, kind, number, page, ctx)? {
-            true => Ok(()),
-            false => Err(RedoError::NotAffected {
+        PageKey::Slru { kind, page: number } => match slru::apply(record, kind, number, page, ctx) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(RedoError::NotAffected {
                 lsn: record.start,
                 key: *key,
             }),
+            Err(error) => Err(RedoError::Malformed { key: *key, error }),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pg_quorum_types::{Lsn, SlruKind};
+
+    use super::*;
+    use crate::{Rmgr, WalError};
+
+    #[test]
+    fn an_error_names_the_record_and_the_page() {
+        let commit = test_records::record(Rmgr::Transaction, 0, &[], &[]);
+        let key = PageKey::Slru {
+            kind: SlruKind::Clog,
+            page: 0,
+        };
+        let error = apply(&commit, &key, &mut [0; BLOCK_SIZE], &RedoContext::default()).unwrap_err();
+        let RedoError::Malformed {
+            key: named,
+            error: cause,
+        } = &error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!(*named, key);
+        assert!(matches!(
+            cause,
+            WalError::ShortRecord {
+                lsn: Lsn(0x200_0028),
+                ..
+            }
+        ));
+        assert!(
+            error
+                .to_string()
+                .starts_with("pg_xact page 0: WAL record at 0/2000028"),
+            "{error}"
+        );
     }
 }

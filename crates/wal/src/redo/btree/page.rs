@@ -8,7 +8,7 @@ use pg_quorum_types::BLOCK_SIZE;
 
 use crate::Page;
 use crate::redo::error::RedoFault;
-use crate::redo::page::{ITEM_ID_BYTES, ItemId, PageLayout, max_align};
+use crate::redo::page::{HEADER_BYTES, ITEM_ID_BYTES, ItemId, PageLayout, max_align};
 
 /// `sizeof(BTPageOpaqueData)`.
 const OPAQUE_BYTES: usize = 16;
@@ -32,10 +32,17 @@ pub(crate) struct BtreePage<'a> {
 }
 
 impl<'a> BtreePage<'a> {
-    /// Checks that the special space is on the page.
+    /// Checks that the special space is on the page and behind its header (`PageValidateSpecialPointer`).
     pub(crate) fn of(page: &'a mut Page) -> Result<BtreePage<'a>, RedoFault> {
         let opaque = usize::from(page.special());
         page.bytes(opaque, OPAQUE_BYTES)?;
+        if opaque < HEADER_BYTES {
+            return Err(RedoFault::PagePointers {
+                lower: page.lower(),
+                upper: page.upper(),
+                special: page.special(),
+            });
+        }
         Ok(BtreePage { page, opaque })
     }
 
@@ -142,6 +149,21 @@ impl Iterator for ItemsInSpace<'_> {
                 self.0 = &[];
                 Some(Err(fault))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_special_space_inside_the_header_or_behind_the_page_is_refused() {
+        for (special, is_refused) in [(0, true), (8, true), (24, false), (8176, false), (8177, true)] {
+            let mut page: Page = [0; BLOCK_SIZE];
+            page.init(OPAQUE_BYTES);
+            page[16..18].copy_from_slice(&u16::to_le_bytes(special));
+            assert_eq!(BtreePage::of(&mut page).is_err(), is_refused, "{special}");
         }
     }
 }

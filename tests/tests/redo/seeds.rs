@@ -1,0 +1,285 @@
+//! Examples for the fuzzers, out of a real log: small records of every kind, each with a page from before it.
+//!
+//! Nothing of the machine gets into them: positions, identifiers and secrets are left out or made equal.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use pg_quorum_hostile::{CaseImage, FACTS, RecordCase, as_wal, check_case};
+use pg_quorum_quorum::segment::{SegmentMeta, encode_meta};
+use pg_quorum_tests::volume::Volume;
+use pg_quorum_types::{BLOCK_SIZE, NodeName, PageKey, SegmentId};
+use pg_quorum_wal::{BlockImage, Compression, Page, Record, RedoContext, apply, effects};
+
+use crate::replay::{Log, without_check_images};
+
+/// Examples of one kind of record and one of its pages: of different sizes, since those are of different variants.
+const SEEDS_OF_PAGE: usize = 3;
+/// The second one and those behind it are for the repository's sake not larger.
+const MAX_FURTHER_SEED_BYTES: usize = 1500;
+/// Larger examples teach a fuzzer nothing new.
+const MAX_RECORD_BYTES: usize = 12_000;
+/// Records of a stream of WAL.
+const STREAM_RECORDS: usize = 24;
+const MAX_STREAM_BYTES: usize = 16 << 10;
+/// Streams, each of other records.
+const STREAMS: usize = 6;
+
+/// What tells examples of one kind apart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Variant {
+    blocks: usize,
+    /// Bytes of all data, as a power of two.
+    size_class: u32,
+}
+
+/// The smallest example of each variant.
+#[derive(Default)]
+struct Smallest(BTreeMap<(String, Variant), Vec<u8>>);
+
+impl Smallest {
+    /// `make` is asked only for an example of `bytes` that is the smallest so far.
+    fn offer(
+        &mut self,
+        name: String,
+        variant: Variant,
+        bytes: usize,
+        make: impl FnOnce() -> Option<Vec<u8>>,
+    ) {
+        let known = self.0.get(&(name.clone(), variant)).map(Vec::len);
+        if known.is_none_or(|known| bytes < known)
+            && let Some(example) = make()
+        {
+            self.0.insert((name, variant), example);
+        }
+    }
+
+    /// File names and contents.
+    fn files(&self) -> impl Iterator<Item = (String, &Vec<u8>)> {
+        let mut count = BTreeMap::new();
+        self.0.iter().filter_map(move |((name, _), example)| {
+            let count: &mut usize = count.entry(name.clone()).or_default();
+            let is_wanted = *count == 0 || *count < SEEDS_OF_PAGE && example.len() <= MAX_FURTHER_SEED_BYTES;
+            *count += usize::from(is_wanted);
+            is_wanted.then(|| (format!("{name}-{count}"), example))
+        })
+    }
+}
+
+/// Seeds for all fuzzers.
+#[derive(Default)]
+pub struct Seeds {
+    apply: Smallest,
+    decode: Smallest,
+    image: Smallest,
+    /// Records for streams, by kind.
+    stream: BTreeMap<String, Vec<u8>>,
+}
+
+impl Seeds {
+    /// Those of the whole log, which is replayed on `volume`.
+    pub fn collect(mut volume: Volume, log: &Log) -> Seeds {
+        let mut seeds = Seeds::default();
+        for raw in log.files.records() {
+            let record = raw.and_then(|raw| Record::decode(&raw)).expect("a record");
+            let effects = effects(&record, &log.ctx).expect("a record's effects");
+            effects.meta.iter().for_each(|change| volume.change(change));
+            let (record, images) = without_check_images(&record);
+            seeds.take_record(&record, &log.ctx, &images);
+            for effect in &effects.pages {
+                if effect.extends || volume.existing(effect.key).is_some() {
+                    let page = volume.page_mut(effect.key);
+                    seeds.take_page(&record, &log.ctx, effect.key, page);
+                    apply(&record, &effect.key, page, &log.ctx).expect("a record fits its page");
+                }
+            }
+        }
+        seeds
+    }
+
+    /// A record, and the images that served as checks only.
+    fn take_record(&mut self, record: &Record, ctx: &RedoContext, images: &[(PageKey, u32, BlockImage)]) {
+        let bytes = record_bytes(record);
+        let applied = record.blocks.iter().filter_map(|block| block.applied_image());
+        for image in applied.chain(images.iter().map(|(_, _, image)| image)) {
+            self.take_image(image);
+        }
+        if bytes > MAX_RECORD_BYTES {
+            return;
+        }
+        let make = || {
+            Some(
+                [
+                    &[settings(ctx)],
+                    &RecordCase::of_record(record, ctx, None)?.raw().bytes[..],
+                ]
+                .concat(),
+            )
+        };
+        self.decode.offer(kind(record), variant(record), bytes, make);
+        let in_stream = self.stream.get(&kind(record)).map(Vec::len);
+        if in_stream.is_none_or(|known| bytes < known)
+            && let Some(case) = RecordCase::of_record(record, ctx, None)
+        {
+            let raw = case.raw().bytes;
+            let mut entry = (raw.len() as u16 - 24).to_le_bytes().to_vec();
+            entry.extend_from_slice(&[raw[16], raw[17]]);
+            entry.extend_from_slice(&raw[24..]);
+            self.stream.insert(kind(record), entry);
+        }
+    }
+
+    /// A record and a page from before it.
+    fn take_page(&mut self, record: &Record, ctx: &RedoContext, key: PageKey, page: &Page) {
+        let block = match key {
+            PageKey::Slru { kind, .. } => kind.directory().replace(['/', '_'], "-"),
+            PageKey::Relation { rel, block } => match record.block_of(rel, block) {
+                Some(reference) => format!("block-{}", reference.id),
+                None => "map".to_owned(),
+            },
+        };
+        let bytes = record_bytes(record) + used_bytes(page);
+        if record_bytes(record) > MAX_RECORD_BYTES {
+            return;
+        }
+        let make = || {
+            let case = RecordCase::of_record(record, ctx, Some(page))?;
+            (check_case(&case) > 0).then(|| case.to_bytes())
+        };
+        let name = format!("{}-{block}", kind(record));
+        self.apply.offer(name, variant(record), bytes, make);
+    }
+
+    fn take_image(&mut self, image: &BlockImage) {
+        let (name, number) = match image.compression {
+            None => ("none", 0),
+            Some(Compression::Pglz) => ("pglz", 1),
+            Some(Compression::Lz4) => ("lz4", 2),
+            Some(Compression::Zstd) => ("zstd", 3),
+        };
+        let image = CaseImage {
+            applied: image.apply,
+            compression: image.compression,
+            hole_offset: image.hole_offset,
+            hole_length: image.hole_length,
+            bytes: image.bytes.to_vec(),
+        };
+        let variant = Variant {
+            blocks: usize::from(image.hole_length != 0),
+            size_class: image.bytes.len().ilog2(),
+        };
+        self.image
+            .offer(name.to_owned(), variant, image.bytes.len() + 5, || {
+                let mut seed = vec![number];
+                seed.extend_from_slice(&image.hole_offset.to_le_bytes());
+                seed.extend_from_slice(&image.hole_length.to_le_bytes());
+                seed.extend_from_slice(&image.bytes);
+                Some(seed)
+            });
+    }
+
+    /// Replaces the seeds in `directory`. One seed is a control file.
+    pub fn write(&self, directory: &Path, control_file: &Path) {
+        let replace = |target, seeds| replace(&directory.join(target), seeds);
+        for (target, examples) in [
+            ("apply", &self.apply),
+            ("decode", &self.decode),
+            ("image", &self.image),
+        ] {
+            let files = examples.files().map(|(name, seed)| (name, seed.clone()));
+            replace(target, files.collect());
+        }
+        let mut streams: Vec<_> = self.streams().collect();
+        for at in 0..streams.len() {
+            let mut wal = as_wal(&streams[at].1);
+            wal.truncate(MAX_STREAM_BYTES); // of a segment switch, not all zeros
+            streams.push((format!("{}-wal", streams[at].0), wal));
+        }
+        replace("split", streams);
+        replace(
+            "control",
+            vec![("shut-down".to_owned(), control_seed(control_file))],
+        );
+        let meta = SegmentMeta::formatted(NodeName("az1-1".to_owned()), SegmentId(uuid::Uuid::from_u128(7)));
+        replace(
+            "segment_meta",
+            vec![("formatted".to_owned(), encode_meta(&meta)[20..].to_vec())],
+        );
+    }
+
+    /// Some kinds of records each, at other places of their first page.
+    fn streams(&self) -> impl Iterator<Item = (String, Vec<u8>)> {
+        let entries: Vec<&Vec<u8>> = self.stream.values().collect();
+        (0..STREAMS).map(move |number| {
+            let mut seed = vec![0];
+            seed.extend_from_slice(&[500_u16, 8192, 24, 3000, 1, 60][number].to_le_bytes());
+            seed.extend_from_slice(&[700_u16, 1024, 1000, 1029, 5, 990][number].to_le_bytes());
+            seed.push(0); // no damage
+            for entry in entries.iter().skip(number).step_by(STREAMS).take(STREAM_RECORDS) {
+                seed.extend_from_slice(entry);
+            }
+            (format!("records-{number}"), seed)
+        })
+    }
+}
+
+/// Leaves findings, which are there to stay.
+fn replace(directory: &Path, seeds: Vec<(String, Vec<u8>)>) {
+    fs::create_dir_all(directory).expect("make the directory of seeds");
+    for entry in fs::read_dir(directory).expect("list the seeds").flatten() {
+        if !entry.file_name().to_string_lossy().starts_with("finding-") {
+            fs::remove_file(entry.path()).expect("remove an old seed");
+        }
+    }
+    for (name, seed) in seeds {
+        fs::write(directory.join(name), seed).expect("write a seed");
+    }
+}
+
+/// `heap-insert-init` and the like.
+fn kind(record: &Record) -> String {
+    format!("{}-{}", record.rmgr, record.kind_name())
+        .to_lowercase()
+        .replace(['+', '_', '/'], "-")
+}
+
+fn variant(record: &Record) -> Variant {
+    let data: usize = record.blocks.iter().map(|block| block.data.len()).sum();
+    Variant {
+        blocks: record.blocks.len(),
+        size_class: (record.main.len() + data + 1).ilog2(),
+    }
+}
+
+/// Bytes of all that a record carries.
+fn record_bytes(record: &Record) -> usize {
+    let blocks = record.blocks.iter().map(|block| {
+        let image = block.applied_image().map_or(0, |image| image.bytes.len());
+        20 + block.data.len() + image
+    });
+    record.main.len() + blocks.sum::<usize>()
+}
+
+/// Bytes of a page without its free space.
+fn used_bytes(page: &Page) -> usize {
+    let word = |at: usize| usize::from(u16::from_le_bytes([page[at], page[at + 1]]));
+    BLOCK_SIZE - word(14).saturating_sub(word(12)).min(BLOCK_SIZE)
+}
+
+fn settings(ctx: &RedoContext) -> u8 {
+    u8::from(ctx.hint_bits_logged) | u8::from(ctx.track_commit_timestamp) << 1
+}
+
+/// The control file without what tells this cluster from another one.
+fn control_seed(path: &Path) -> Vec<u8> {
+    let mut file = fs::read(path).expect("read pg_control");
+    file.truncate(292);
+    file[..8].copy_from_slice(&FACTS.system_identifier.to_le_bytes());
+    file[24..32].fill(0); // when it was written
+    file[104..112].fill(0); // when the checkpoint was
+    file[256..288].fill(0); // the secret of mock authentication
+    let crc = crc32c::crc32c(&file[..288]);
+    file[288..].copy_from_slice(&crc.to_le_bytes());
+    file
+}
