@@ -37,7 +37,7 @@ impl CheckpointState {
     ///
     /// # Errors
     /// A record that contradicts the format of its kind.
-    pub fn track(&mut self, record: &Record) -> Result<(), WalError> {
+    pub fn track(&mut self, record: &Record<'_>) -> Result<(), WalError> {
         self.advance_past_xid(record.xid);
         match record.rmgr {
             Rmgr::Xlog => self.track_xlog(record),
@@ -128,7 +128,7 @@ impl CheckpointState {
     }
 
     /// `xlog_redo`, 15.18.
-    fn track_xlog(&mut self, record: &Record) -> Result<(), WalError> {
+    fn track_xlog(&mut self, record: &Record<'_>) -> Result<(), WalError> {
         let mut reader = record.main_reader();
         match record.kind() {
             xlog::CHECKPOINT_SHUTDOWN => {
@@ -194,7 +194,7 @@ impl CheckpointState {
     }
 
     /// Ends of transactions, and what names subtransactions (`xact_redo`, `PrescanPreparedTransactions`).
-    fn track_transaction(&mut self, record: &Record) -> Result<(), WalError> {
+    fn track_transaction(&mut self, record: &Record<'_>) -> Result<(), WalError> {
         if let Some(completion) = Completion::parse(record)? {
             completion.xids().for_each(|xid| self.advance_past_xid(xid));
             if completion.outcome == Outcome::Committed && self.parameters.track_commit_timestamp {
@@ -230,7 +230,7 @@ impl CheckpointState {
     }
 
     /// The horizon that `vac_truncate_clog` sets right after the record.
-    fn track_clog_truncation(&mut self, record: &Record) -> Result<(), WalError> {
+    fn track_clog_truncation(&mut self, record: &Record<'_>) -> Result<(), WalError> {
         // xl_clog_truncate: pageno | oldestXact | oldestXactDb
         let mut reader = record.main_reader();
         reader.skip(4)?;
@@ -244,7 +244,7 @@ impl CheckpointState {
     }
 
     /// `AdvanceOldestCommitTsXid`.
-    fn track_commit_ts_truncation(&mut self, record: &Record) -> Result<(), WalError> {
+    fn track_commit_ts_truncation(&mut self, record: &Record<'_>) -> Result<(), WalError> {
         // xl_commit_ts_truncate: pageno | oldestXid
         let mut reader = record.main_reader();
         reader.skip(4)?;
@@ -257,7 +257,7 @@ impl CheckpointState {
     }
 
     /// `multixact_redo`, 15.18.
-    fn track_multixact(&mut self, record: &Record) -> Result<(), WalError> {
+    fn track_multixact(&mut self, record: &Record<'_>) -> Result<(), WalError> {
         match record.kind() {
             multixact::CREATE_ID => {
                 let creation = MultiXactCreation::parse(record)?;
@@ -280,7 +280,7 @@ impl CheckpointState {
     }
 
     /// Transactions that are named while they run (`standby_redo`, 15.18).
-    fn track_standby(&mut self, record: &Record) -> Result<(), WalError> {
+    fn track_standby(&mut self, record: &Record<'_>) -> Result<(), WalError> {
         let mut reader = record.main_reader();
         match record.kind() {
             standby::LOCK => {
@@ -337,7 +337,7 @@ mod tests {
     use super::*;
 
     /// A record of some kind with this main data.
-    fn record(rmgr: Rmgr, info: u8, main: &[u8]) -> Record {
+    fn record(rmgr: Rmgr, info: u8, main: &[u8]) -> RawRecord {
         let mut body = vec![ID_MAIN_DATA_SHORT, main.len() as u8];
         body.extend_from_slice(main);
         let new = NewRecord {
@@ -351,7 +351,11 @@ mod tests {
         let layout = WalLayout {
             segment_bytes: 16 << 20,
         };
-        Record::decode(&new.encode(layout).unwrap()).unwrap()
+        new.encode(layout).unwrap()
+    }
+
+    fn track(state: &mut CheckpointState, raw: &RawRecord) -> Result<(), WalError> {
+        state.track(&Record::decode(raw)?)
     }
 
     /// The limits of commit timestamps, oldest and newest, after an online checkpoint that says `online`, if they were
@@ -372,7 +376,7 @@ mod tests {
             xlog::CHECKPOINT_ONLINE,
             &checkpoint(online).to_bytes(),
         );
-        state.track(&record).unwrap();
+        track(&mut state, &record).unwrap();
         let after = &state.checkpoint;
         (after.oldest_commit_ts_xid, after.newest_commit_ts_xid)
     }
@@ -406,7 +410,7 @@ mod tests {
             }
         }
         let record = record(Rmgr::Standby, standby::LOCK, &main);
-        state.track(&record).unwrap();
+        track(&mut state, &record).unwrap();
         state.checkpoint.next_full_xid
     }
 
@@ -423,6 +427,6 @@ mod tests {
     #[test]
     fn a_lock_record_that_is_too_short_is_an_error() {
         let short = record(Rmgr::Standby, standby::LOCK, &[2, 0, 0, 0, 1, 2, 3, 4]);
-        assert!(CheckpointState::default().track(&short).is_err());
+        assert!(track(&mut CheckpointState::default(), &short).is_err());
     }
 }

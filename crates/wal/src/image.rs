@@ -14,7 +14,7 @@ use crate::{BlockImage, Compression, Page, pglz};
 ///
 /// # Errors
 /// Bytes that do not decompress to exactly a page without its hole.
-pub fn restore_image(image: &BlockImage, page: &mut Page) -> Result<(), RedoFault> {
+pub fn restore_image(image: &BlockImage<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let hole = usize::from(image.hole_offset);
     let hole_end = hole + usize::from(image.hole_length);
     if hole_end > BLOCK_SIZE {
@@ -24,21 +24,20 @@ pub fn restore_image(image: &BlockImage, page: &mut Page) -> Result<(), RedoFaul
     // Everything is put at the front first; then the part behind the hole moves to its place.
     let front = &mut page[..len];
     match image.compression {
-        None if image.bytes.len() == len => front.copy_from_slice(&image.bytes),
+        None if image.bytes.len() == len => front.copy_from_slice(image.bytes),
         None => {
             return Err(RedoFault::Image(
                 "its length is not that of a page without its hole",
             ));
         }
         Some(Compression::Pglz) => {
-            pglz::decompress(&image.bytes, front)
-                .map_err(|_| RedoFault::Image("its pglz data is damaged"))?;
+            pglz::decompress(image.bytes, front).map_err(|_| RedoFault::Image("its pglz data is damaged"))?;
         }
-        Some(Compression::Lz4) => match lz4_flex::block::decompress_into(&image.bytes, front) {
+        Some(Compression::Lz4) => match lz4_flex::block::decompress_into(image.bytes, front) {
             Ok(filled) if filled == len => {}
             _ => return Err(RedoFault::Image("its lz4 data is damaged")),
         },
-        Some(Compression::Zstd) => decompress_zstd(&image.bytes, front)?,
+        Some(Compression::Zstd) => decompress_zstd(image.bytes, front)?,
     }
     if image.hole_length != 0 {
         page.copy_within(hole..len, hole_end);

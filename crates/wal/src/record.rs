@@ -2,9 +2,9 @@
 //!
 //! Mirrors `DecodeXLogRecord` (`access/transam/xlogreader.c`, 15.18) with all its checks, and refuses what
 //! that function leaves for later to trip over (an image or hole that is larger than a page, a fork that
-//! does not exist). Nothing is copied: data and images are slices of the raw record.
+//! does not exist). Nothing is copied and nothing allocated for a record of up to four blocks: data and images
+//! are slices of the raw record.
 
-use bytes::Bytes;
 use pg_quorum_types::{BLOCK_SIZE, ForkNumber, Lsn, PageKey, RelFileNode, RelFork};
 use smallvec::SmallVec;
 
@@ -19,7 +19,7 @@ use crate::{Rmgr, WalError};
 
 /// A decoded WAL record.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Record {
+pub struct Record<'a> {
     /// First byte (PostgreSQL's `ReadRecPtr`).
     pub start: Lsn,
     /// Exclusive end (`EndRecPtr`): the LSN that redo writes into a page.
@@ -32,9 +32,9 @@ pub struct Record {
     pub info: u8,
     pub rmgr: Rmgr,
     /// The resource manager's own data, not tied to a block.
-    pub main: Bytes,
+    pub main: &'a [u8],
     /// Block references by rising id.
-    pub blocks: SmallVec<[BlockRef; 4]>,
+    pub blocks: SmallVec<[BlockRef<'a>; 4]>,
     /// The replication origin, if one was set.
     pub origin: Option<u16>,
     /// The top-level transaction, in the first record of a subtransaction under `wal_level = logical`.
@@ -45,7 +45,7 @@ pub struct Record {
 
 /// One block that a record refers to.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct BlockRef {
+pub struct BlockRef<'a> {
     /// The number by which redo finds it, 0 to 32.
     pub id: u8,
     pub rel: RelFork,
@@ -53,12 +53,12 @@ pub struct BlockRef {
     /// Redo makes the page anew, whatever it was.
     pub will_init: bool,
     /// The resource manager's data for this block, empty if `has_data` is false.
-    pub data: Bytes,
+    pub data: &'a [u8],
     pub has_data: bool,
-    pub image: Option<BlockImage>,
+    pub image: Option<BlockImage<'a>>,
 }
 
-impl BlockRef {
+impl<'a> BlockRef<'a> {
     pub fn key(&self) -> PageKey {
         PageKey::Relation {
             rel: self.rel,
@@ -67,7 +67,7 @@ impl BlockRef {
     }
 
     /// The image that replaces the page, if there is one (others are there for consistency checks only).
-    pub fn applied_image(&self) -> Option<&BlockImage> {
+    pub fn applied_image(&self) -> Option<&BlockImage<'a>> {
         self.image.as_ref().filter(|image| image.apply)
     }
 
@@ -79,9 +79,9 @@ impl BlockRef {
 
 /// A page's content, maybe without the zeros in its middle, maybe compressed.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct BlockImage {
+pub struct BlockImage<'a> {
     /// The stored form: compressed if `compression` says so, always without the hole.
-    pub bytes: Bytes,
+    pub bytes: &'a [u8],
     /// First byte of the hole, 0 without one.
     pub hole_offset: u16,
     /// Bytes of the hole, 0 without one. `hole_offset + hole_length` is at most [`BLOCK_SIZE`].
@@ -99,52 +99,60 @@ pub enum Compression {
     Zstd,
 }
 
-impl Record {
+impl<'a> Record<'a> {
     /// Takes a record apart. Its checksum is not compared: see [`RawRecord::check_crc`].
     ///
     /// # Errors
     /// Bytes that contradict the format, an unknown resource manager or kind of record.
-    pub fn decode(raw: &RawRecord) -> Result<Record, WalError> {
-        let mut reader = Reader::new(&raw.bytes, raw.start, 0);
+    pub fn decode(raw: &'a RawRecord) -> Result<Record<'a>, WalError> {
+        Record::parse(raw.start, raw.end, &raw.bytes)
+    }
+
+    /// The same for the bytes of a [`RawRecord`] from `start` to `end`.
+    ///
+    /// # Errors
+    /// As for [`Record::decode`].
+    pub fn parse(start: Lsn, end: Lsn, bytes: &'a [u8]) -> Result<Record<'a>, WalError> {
+        let mut reader = Reader::new(bytes, start, 0);
         let total_length = reader.u32()?;
         let xid = reader.u32()?;
         let prev = reader.lsn()?;
         let info = reader.u8()?;
         let rmgr_id = reader.u8()?;
         reader.skip(2 + 4)?; // padding, checksum
-        if total_length as usize != raw.bytes.len() {
+        if total_length as usize != bytes.len() {
             return Err(WalError::BadRecord {
-                lsn: raw.start,
+                lsn: start,
                 offset: 0,
                 problem: "its length is not that of the bytes given",
             });
         }
         let rmgr = Rmgr::from_id(rmgr_id).ok_or(WalError::UnknownResourceManager {
-            lsn: raw.start,
+            lsn: start,
             id: rmgr_id,
         })?;
         if identify(rmgr, info).is_none() {
             return Err(WalError::UnknownRecord {
-                lsn: raw.start,
+                lsn: start,
                 rmgr,
                 info,
             });
         }
         let mut record = Record {
-            start: raw.start,
-            end: raw.end,
+            start,
+            end,
             prev,
             xid,
             info,
             rmgr,
-            main: Bytes::new(),
+            main: &[],
             blocks: SmallVec::new(),
             origin: None,
             toplevel_xid: None,
             main_offset: RECORD_HEADER_BYTES,
         };
         let lengths = decode_headers(&mut reader, &mut record)?;
-        slice_payload(&reader, raw, &mut record, &lengths);
+        slice_payload(reader.position(), bytes, &mut record, &lengths);
         Ok(record)
     }
 
@@ -159,20 +167,20 @@ impl Record {
     }
 
     /// The block reference with this id.
-    pub fn block(&self, id: u8) -> Option<&BlockRef> {
+    pub fn block(&self, id: u8) -> Option<&BlockRef<'a>> {
         self.blocks.iter().find(|block| block.id == id)
     }
 
     /// The block reference to this page.
-    pub fn block_of(&self, rel: RelFork, block: u32) -> Option<&BlockRef> {
+    pub fn block_of(&self, rel: RelFork, block: u32) -> Option<&BlockRef<'a>> {
         self.blocks
             .iter()
             .find(|reference| reference.block == block && reference.rel == rel)
     }
 
     /// Reads the main data from its beginning.
-    pub(crate) fn main_reader(&self) -> Reader<'_> {
-        Reader::new(&self.main, self.start, self.main_offset)
+    pub(crate) fn main_reader(&self) -> Reader<'a> {
+        Reader::new(self.main, self.start, self.main_offset)
     }
 }
 
@@ -183,7 +191,7 @@ struct PayloadLengths {
     main: usize,
 }
 
-fn decode_headers(reader: &mut Reader<'_>, record: &mut Record) -> Result<PayloadLengths, WalError> {
+fn decode_headers(reader: &mut Reader<'_>, record: &mut Record<'_>) -> Result<PayloadLengths, WalError> {
     let mut lengths = PayloadLengths {
         blocks: SmallVec::new(),
         main: 0,
@@ -224,11 +232,11 @@ fn decode_headers(reader: &mut Reader<'_>, record: &mut Record) -> Result<Payloa
     Ok(lengths)
 }
 
-fn decode_block_header(
+fn decode_block_header<'a>(
     reader: &mut Reader<'_>,
     id: u8,
     rel_of_last: Option<RelFileNode>,
-) -> Result<(BlockRef, u16, u16), WalError> {
+) -> Result<(BlockRef<'a>, u16, u16), WalError> {
     let flags = reader.u8()?;
     let Some(fork) = ForkNumber::from_number(flags & BLOCK_FORK_MASK) else {
         return Err(reader.bad("a fork that does not exist"));
@@ -254,14 +262,14 @@ fn decode_block_header(
         rel: RelFork { rel, fork },
         block: reader.u32()?,
         will_init: flags & BLOCK_WILL_INIT != 0,
-        data: Bytes::new(),
+        data: &[],
         has_data,
         image,
     };
     Ok((block, image_length, data_length))
 }
 
-fn decode_image_header(reader: &mut Reader<'_>) -> Result<(BlockImage, u16), WalError> {
+fn decode_image_header<'a>(reader: &mut Reader<'_>) -> Result<(BlockImage<'a>, u16), WalError> {
     let length = reader.u16()?;
     let hole_offset = reader.u16()?;
     let info = reader.u8()?;
@@ -298,7 +306,7 @@ fn decode_image_header(reader: &mut Reader<'_>) -> Result<(BlockImage, u16), Wal
         return Err(reader.bad("a hole that reaches behind its page"));
     }
     let image = BlockImage {
-        bytes: Bytes::new(),
+        bytes: &[],
         hole_offset,
         hole_length,
         compression,
@@ -308,15 +316,12 @@ fn decode_image_header(reader: &mut Reader<'_>) -> Result<(BlockImage, u16), Wal
 }
 
 /// Hands out the payload, whose length has been checked: images and data by block, then the main data.
-fn slice_payload(headers: &Reader<'_>, raw: &RawRecord, record: &mut Record, lengths: &PayloadLengths) {
-    let mut at = headers.position();
+fn slice_payload<'a>(headers_end: usize, bytes: &'a [u8], record: &mut Record<'a>, lengths: &PayloadLengths) {
+    let mut at = headers_end;
     let mut take = |length: usize| {
         let from = at;
         at += length;
-        if length == 0 {
-            return Bytes::new();
-        }
-        raw.bytes.slice(from..at)
+        &bytes[from..at]
     };
     for (block, (image_length, data_length)) in record.blocks.iter_mut().zip(&lengths.blocks) {
         if let Some(image) = &mut block.image {
@@ -325,5 +330,5 @@ fn slice_payload(headers: &Reader<'_>, raw: &RawRecord, record: &mut Record, len
         block.data = take(usize::from(*data_length));
     }
     record.main = take(lengths.main);
-    record.main_offset = raw.bytes.len() - lengths.main;
+    record.main_offset = bytes.len() - lengths.main;
 }

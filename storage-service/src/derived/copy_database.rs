@@ -38,7 +38,7 @@ pub struct Behind {
 /// The store fails, or the engine is stopped.
 pub fn carry_out(
     engine: &Arc<Engine>,
-    record: &Record,
+    record: &Record<'_>,
     change: &MetaChange,
     behind: Behind,
     cuts: u64,
@@ -50,7 +50,7 @@ pub fn carry_out(
 
 fn carry_out_at(
     engine: &Arc<Engine>,
-    record: &Record,
+    record: &Record<'_>,
     change: &MetaChange,
     behind: Behind,
     cuts: u64,

@@ -109,8 +109,8 @@ impl Replay {
             ..Replay::default()
         };
         for raw in log.files.records() {
-            let record = raw.and_then(|raw| Record::decode(&raw));
-            let record = record.unwrap_or_else(|error| panic!("{error}"));
+            let raw = raw.unwrap_or_else(|error| panic!("{error}"));
+            let record = Record::decode(&raw).unwrap_or_else(|error| panic!("{error}"));
             replay.record(&record, &log.ctx);
             let kind = (record.rmgr, record.kind_name());
             *replay
@@ -170,7 +170,7 @@ impl Replay {
         total.restored += count.restored;
     }
 
-    fn compare(&mut self, record: &Record, key: PageKey, block: u32, image: &BlockImage) -> bool {
+    fn compare(&mut self, record: &Record<'_>, key: PageKey, block: u32, image: &BlockImage<'_>) -> bool {
         if let PageKey::Relation { rel, .. } = key
             && rel.fork == ForkNumber::FreeSpaceMap
         {
@@ -198,7 +198,7 @@ impl Replay {
         true
     }
 
-    fn note(&mut self, record: &Record, key: PageKey, what: Difference) {
+    fn note(&mut self, record: &Record<'_>, key: PageKey, what: Difference) {
         self.mismatches.push(Mismatch {
             record: Some((record.start, format!("{}/{}", record.rmgr, record.kind_name()))),
             key,
@@ -208,7 +208,7 @@ impl Replay {
 }
 
 /// The record as a server without `wal_consistency_checking` would have written it, and the images that it lost.
-pub fn without_check_images(record: &Record) -> (Record, Vec<(PageKey, u32, BlockImage)>) {
+pub fn without_check_images<'a>(record: &Record<'a>) -> (Record<'a>, Vec<(PageKey, u32, BlockImage<'a>)>) {
     let mut record = record.clone();
     let mut images = Vec::new();
     for block in &mut record.blocks {

@@ -12,7 +12,7 @@ use super::{Effects, MetaChange, unknown};
 const RELATION_MAP_BYTES: usize = 512;
 
 /// `dbase_redo`, 15.18.
-pub(super) fn add_database(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+pub(super) fn add_database(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     let mut reader = record.main_reader();
     let db = reader.u32()?;
     match record.kind() {
@@ -50,15 +50,15 @@ pub(super) fn add_database(record: &Record, effects: &mut Effects) -> Result<(),
 }
 
 /// `tblspc_redo`, 15.18. The path is what CREATE TABLESPACE was given, in no particular encoding.
-pub(super) fn add_tablespace(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+pub(super) fn add_tablespace(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     let mut reader = record.main_reader();
     let spc = reader.u32()?;
     match record.kind() {
         tablespace::CREATE => {
             // xl_tblspc_create_rec: ts_id u32 | ts_path, a C string
-            let rest = record.main.slice(reader.position()..);
+            let rest = reader.bytes(reader.remaining())?;
             let length = rest.iter().position(|byte| *byte == 0).unwrap_or(rest.len());
-            let location = rest.slice(..length);
+            let location = Bytes::copy_from_slice(&rest[..length]);
             effects.meta.push(MetaChange::TablespaceCreated { spc, location });
         }
         tablespace::DROP => effects.meta.push(MetaChange::TablespaceDropped { spc }),
@@ -68,7 +68,7 @@ pub(super) fn add_tablespace(record: &Record, effects: &mut Effects) -> Result<(
 }
 
 /// `relmap_redo`, 15.18: the record has the file as it is, checksum included.
-pub(super) fn add_relation_map(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+pub(super) fn add_relation_map(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     if record.kind() != relmap::UPDATE {
         return Err(unknown(record));
     }
@@ -78,8 +78,7 @@ pub(super) fn add_relation_map(record: &Record, effects: &mut Effects) -> Result
     if reader.count(1)? != RELATION_MAP_BYTES {
         return Err(reader.bad("a relation map of another size"));
     }
-    let at = reader.position();
-    let map: Bytes = record.main.slice(at..at + RELATION_MAP_BYTES);
+    let map = Bytes::copy_from_slice(reader.bytes(RELATION_MAP_BYTES)?);
     effects.meta.push(MetaChange::RelationMapUpdated {
         database: DatabaseKey { spc, db },
         map,

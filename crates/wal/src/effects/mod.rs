@@ -50,7 +50,7 @@ pub struct PageEffect {
 pub struct Effects {
     /// Each page at most once. No page of a free space map: that fork is not in the volume.
     pub pages: SmallVec<[PageEffect; 4]>,
-    pub meta: SmallVec<[MetaChange; 2]>,
+    pub meta: Vec<MetaChange>,
 }
 
 impl Effects {
@@ -75,7 +75,7 @@ impl Effects {
 ///
 /// # Errors
 /// A record that contradicts the format of its kind.
-pub fn effects(record: &Record, ctx: &RedoContext) -> Result<Effects, WalError> {
+pub fn effects(record: &Record<'_>, ctx: &RedoContext) -> Result<Effects, WalError> {
     let mut effects = Effects::default();
     blocks::add_referenced_blocks(record, &mut effects)?;
     match record.rmgr {
@@ -107,7 +107,7 @@ pub fn effects(record: &Record, ctx: &RedoContext) -> Result<Effects, WalError> 
 }
 
 /// For a kind that the caller's `match` does not list: [`Record::decode`] has refused it before.
-fn unknown(record: &Record) -> WalError {
+fn unknown(record: &Record<'_>) -> WalError {
     WalError::UnknownRecord {
         lsn: record.start,
         rmgr: record.rmgr,

@@ -1,5 +1,6 @@
 //! Ends of transactions, and prepared ones.
 
+use bytes::Bytes;
 use pg_quorum_types::{PageKey, SlruKind};
 use smallvec::SmallVec;
 
@@ -11,7 +12,7 @@ use crate::{Record, RedoContext, WalError};
 use super::{Effects, MetaChange, origin};
 
 /// `xact_redo`, 15.18.
-pub(super) fn add(record: &Record, ctx: &RedoContext, effects: &mut Effects) -> Result<(), WalError> {
+pub(super) fn add(record: &Record<'_>, ctx: &RedoContext, effects: &mut Effects) -> Result<(), WalError> {
     if let Some(completion) = Completion::parse(record)? {
         add_completion(record, &completion, ctx, effects);
     } else if record.info & kind::OPERATION_MASK == kind::PREPARE {
@@ -20,7 +21,7 @@ pub(super) fn add(record: &Record, ctx: &RedoContext, effects: &mut Effects) -> 
             xid: preparation.xid,
             start: record.start,
             end: record.end,
-            state: record.main.clone(),
+            state: Bytes::copy_from_slice(record.main),
         });
         // PrepareRedoAdd.
         origin::add_advance(record, preparation.origin_lsn, false, effects);
@@ -30,7 +31,12 @@ pub(super) fn add(record: &Record, ctx: &RedoContext, effects: &mut Effects) -> 
 }
 
 /// `xact_redo_commit`, `xact_redo_abort`.
-fn add_completion(record: &Record, completion: &Completion<'_>, ctx: &RedoContext, effects: &mut Effects) {
+fn add_completion(
+    record: &Record<'_>,
+    completion: &Completion<'_>,
+    ctx: &RedoContext,
+    effects: &mut Effects,
+) {
     let mut add_pages = |kind: SlruKind, per_page: u32| {
         let mut pages: SmallVec<[u32; 4]> = completion.xids().map(|xid| xid / per_page).collect();
         pages.sort_unstable();
