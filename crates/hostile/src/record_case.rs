@@ -176,7 +176,7 @@ impl RecordCase {
     /// in the log of a server without `wal_consistency_checking`.
     ///
     /// `None` if its main data is too long for a case.
-    pub fn of_record(record: &Record, ctx: &RedoContext, page: Option<&Page>) -> Option<RecordCase> {
+    pub fn of_record(record: &Record<'_>, ctx: &RedoContext, page: Option<&Page>) -> Option<RecordCase> {
         let mut relations: Vec<RelFileNode> = Vec::new();
         let mut relation_number = |rel: RelFileNode| match relations.iter().position(|known| *known == rel) {
             Some(number) => number as u8,

@@ -80,7 +80,7 @@ pub fn decode(input: &[u8]) {
 }
 
 /// The state of a checkpoint is brought forward, can be stored, and can be written as a checkpoint record.
-fn check_tracking(mut state: CheckpointState, record: &Record) {
+fn check_tracking(mut state: CheckpointState, record: &Record<'_>) {
     if let Err(error) = state.track(record) {
         assert_names(&error, &[&record.start]);
     }
@@ -95,7 +95,7 @@ fn check_tracking(mut state: CheckpointState, record: &Record) {
 }
 
 /// Effects, and every page that they name, starting from `page` each time. Returns how many fit.
-fn check_record(record: &Record, raw: &RawRecord, ctx: &RedoContext, page: &Page) -> usize {
+fn check_record(record: &Record<'_>, raw: &RawRecord, ctx: &RedoContext, page: &Page) -> usize {
     let keys: Vec<PageKey> = match effects(record, ctx) {
         Ok(effects) => {
             let changes = effects.pages.len() + effects.meta.len();
@@ -116,7 +116,7 @@ fn check_record(record: &Record, raw: &RawRecord, ctx: &RedoContext, page: &Page
 }
 
 /// Redo of one page, which is an error that says where, or a page that the record does not change a second time.
-fn check_apply(record: &Record, key: &PageKey, before: &Page, ctx: &RedoContext) -> bool {
+fn check_apply(record: &Record<'_>, key: &PageKey, before: &Page, ctx: &RedoContext) -> bool {
     let mut page = *before;
     if let Err(error) = apply_record(record, key, &mut page, ctx) {
         assert_names(&error, &[&record.start, key]);
@@ -164,7 +164,7 @@ pub fn image(input: &[u8]) {
         ][usize::from(input.u8() % 4)],
         hole_offset: input.u16(),
         hole_length: input.u16(),
-        bytes: Bytes::copy_from_slice(input.rest()),
+        bytes: input.rest(),
         apply: true,
     };
     let mut page: Page = [0xA5; BLOCK_SIZE];

@@ -64,13 +64,12 @@ fn decompress_zstd(input: &[u8], output: &mut [u8]) -> Result<(), RedoFault> {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
 
     use super::*;
 
     fn restored(frame: &[u8]) -> Result<Page, RedoFault> {
         let image = BlockImage {
-            bytes: Bytes::copy_from_slice(frame),
+            bytes: frame,
             hole_offset: 0,
             hole_length: 0,
             compression: Some(Compression::Zstd),

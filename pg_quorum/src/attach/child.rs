@@ -254,7 +254,10 @@ async fn open_volume(
     let mut state = control.checkpoint_state();
     let record = state
         .epoch_start_record(&attachment.facts, start, image.last_record_lsn, unix_time())
-        .and_then(|record| state.track(&Record::decode(&record)?).map(|()| record))
+        .and_then(|record| {
+            state.track(&Record::decode(&record)?)?;
+            Ok(record)
+        })
         .map_err(|error| Failure::new(format!("the epoch cannot begin at {start}: {error}")))?;
     append(&appender, start, &record, timeouts.quorum).await?;
     attachment.vdl = record.end;

@@ -92,8 +92,8 @@ fn apply_all<'a>(
         if broken.is_some() {
             continue; // it stays as it is until a record sets it as a whole
         }
-        let record = read_record(entry, log)?;
-        broken = apply_one(&record, &key, &mut page, context).err();
+        let raw = read_record(entry, log)?;
+        broken = apply_one(&Record::decode(&raw)?, &key, &mut page, context).err();
     }
     Ok(match broken {
         Some(why) => StoredPage::Unbuildable(why),
@@ -101,20 +101,24 @@ fn apply_all<'a>(
     })
 }
 
-fn apply_one(record: &Record, key: &PageKey, page: &mut Page, context: &RedoContext) -> Result<(), String> {
+fn apply_one(
+    record: &Record<'_>,
+    key: &PageKey,
+    page: &mut Page,
+    context: &RedoContext,
+) -> Result<(), String> {
     pg_quorum_wal::apply(record, key, page, context)
         .map_err(|error| format!("{error} [{}/{}]", record.rmgr, record.kind_name()))
 }
 
-fn read_record(entry: &IndexEntry, log: &dyn RecordLog) -> Result<Record, DerivedError> {
+fn read_record(entry: &IndexEntry, log: &dyn RecordLog) -> Result<RawRecord, DerivedError> {
     let bytes = log.read_at(entry.position).map_err(|error| DerivedError::Log {
         at: entry.start,
         problem: error.to_string(),
     })?;
-    let raw = RawRecord {
+    Ok(RawRecord {
         start: entry.start,
         end: entry.end,
         bytes,
-    };
-    Ok(Record::decode(&raw)?)
+    })
 }

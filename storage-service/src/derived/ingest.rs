@@ -173,10 +173,10 @@ struct Batch {
     records: u64,
 }
 
-enum Added {
+enum Added<'r> {
     Taken,
     /// The record copies a database; it is not in the batch.
-    Copy(Box<(Record, MetaChange)>),
+    Copy(Box<(Record<'r>, MetaChange)>),
 }
 
 impl Batch {
@@ -189,12 +189,12 @@ impl Batch {
         }
     }
 
-    fn add(
+    fn add<'r>(
         &mut self,
-        stored: &StoredRecord,
+        stored: &'r StoredRecord,
         sizes: &mut SizeCache,
         known: &KnownState<'_>,
-    ) -> Result<Added, DerivedError> {
+    ) -> Result<Added<'r>, DerivedError> {
         let record = Record::decode(&stored.raw)?;
         let context = self.mark.checkpoint.redo_context(known.engine.facts());
         let mut effects = pg_quorum_wal::effects(&record, &context)?;
@@ -222,7 +222,7 @@ impl Batch {
     }
 
     /// The mark behind a record that follows the batch.
-    fn mark_behind(&self, record: &Record) -> Result<Mark, DerivedError> {
+    fn mark_behind(&self, record: &Record<'_>) -> Result<Mark, DerivedError> {
         let mut checkpoint = self.mark.checkpoint;
         checkpoint.track(record)?;
         Ok(Mark {

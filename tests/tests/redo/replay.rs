@@ -125,7 +125,7 @@ impl Replay {
         replay
     }
 
-    fn record(&mut self, record: &Record, ctx: &RedoContext) {
+    fn record(&mut self, record: &Record<'_>, ctx: &RedoContext) {
         let kind = (record.rmgr, record.kind_name());
         let effects = effects(record, ctx).unwrap_or_else(|error| panic!("{error}"));
         for change in &effects.meta {

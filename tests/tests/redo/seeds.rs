@@ -82,7 +82,8 @@ impl Seeds {
     pub fn collect(mut volume: Volume, log: &Log) -> Seeds {
         let mut seeds = Seeds::default();
         for raw in log.files.records() {
-            let record = raw.and_then(|raw| Record::decode(&raw)).expect("a record");
+            let raw = raw.expect("a record");
+            let record = Record::decode(&raw).expect("a record");
             let effects = effects(&record, &log.ctx).expect("a record's effects");
             effects.meta.iter().for_each(|change| volume.change(change));
             let (record, images) = without_check_images(&record);
@@ -99,7 +100,12 @@ impl Seeds {
     }
 
     /// A record, and the images that served as checks only.
-    fn take_record(&mut self, record: &Record, ctx: &RedoContext, images: &[(PageKey, u32, BlockImage)]) {
+    fn take_record(
+        &mut self,
+        record: &Record<'_>,
+        ctx: &RedoContext,
+        images: &[(PageKey, u32, BlockImage<'_>)],
+    ) {
         let bytes = record_bytes(record);
         let applied = record.blocks.iter().filter_map(|block| block.applied_image());
         for image in applied.chain(images.iter().map(|(_, _, image)| image)) {
@@ -131,7 +137,7 @@ impl Seeds {
     }
 
     /// A record and a page from before it.
-    fn take_page(&mut self, record: &Record, ctx: &RedoContext, key: PageKey, page: &Page) {
+    fn take_page(&mut self, record: &Record<'_>, ctx: &RedoContext, key: PageKey, page: &Page) {
         let block = match key {
             PageKey::Slru { kind, .. } => kind.directory().replace(['/', '_'], "-"),
             PageKey::Relation { rel, block } => match record.block_of(rel, block) {
@@ -151,7 +157,7 @@ impl Seeds {
         self.apply.offer(name, variant(record), bytes, make);
     }
 
-    fn take_image(&mut self, image: &BlockImage) {
+    fn take_image(&mut self, image: &BlockImage<'_>) {
         let (name, number) = match image.compression {
             None => ("none", 0),
             Some(Compression::Pglz) => ("pglz", 1),
@@ -238,13 +244,13 @@ fn replace(directory: &Path, seeds: Vec<(String, Vec<u8>)>) {
 }
 
 /// `heap-insert-init` and the like.
-fn kind(record: &Record) -> String {
+fn kind(record: &Record<'_>) -> String {
     format!("{}-{}", record.rmgr, record.kind_name())
         .to_lowercase()
         .replace(['+', '_', '/'], "-")
 }
 
-fn variant(record: &Record) -> Variant {
+fn variant(record: &Record<'_>) -> Variant {
     let data: usize = record.blocks.iter().map(|block| block.data.len()).sum();
     Variant {
         blocks: record.blocks.len(),
@@ -253,7 +259,7 @@ fn variant(record: &Record) -> Variant {
 }
 
 /// Bytes of all that a record carries.
-fn record_bytes(record: &Record) -> usize {
+fn record_bytes(record: &Record<'_>) -> usize {
     let blocks = record.blocks.iter().map(|block| {
         let image = block.applied_image().map_or(0, |image| image.bytes.len());
         20 + block.data.len() + image

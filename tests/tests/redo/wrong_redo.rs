@@ -39,7 +39,7 @@ pub enum WrongRedo {
 
 impl WrongRedo {
     /// Spoils a page that redo has just made from `record`, if the mistake is one of this record and page.
-    pub fn spoil(self, record: &Record, key: PageKey, page: &mut Page) -> bool {
+    pub fn spoil(self, record: &Record<'_>, key: PageKey, page: &mut Page) -> bool {
         let PageKey::Relation { rel, .. } = key else {
             return false;
         };

@@ -8,7 +8,7 @@ use crate::{Record, Rmgr, WalError};
 use super::{Effects, PageEffect};
 
 /// Every block reference is a page that may change, whoever replays it. The free space map is left out.
-pub(super) fn add_referenced_blocks(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+pub(super) fn add_referenced_blocks(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     for block in &record.blocks {
         if block.rel.fork == ForkNumber::FreeSpaceMap {
             continue;

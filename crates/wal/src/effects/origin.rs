@@ -11,7 +11,7 @@ use super::{Effects, MetaChange, unknown};
 const DO_NOT_REPLICATE: u16 = u16::MAX;
 
 /// `replorigin_redo`, 15.18.
-pub(super) fn add(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+pub(super) fn add(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     let mut reader = record.main_reader();
     match record.kind() {
         kind::SET => {
@@ -30,7 +30,7 @@ pub(super) fn add(record: &Record, effects: &mut Effects) -> Result<(), WalError
 }
 
 /// The record's own origin, if it has one, was replayed up to `remote_lsn`.
-pub(super) fn add_advance(record: &Record, remote_lsn: Lsn, backwards: bool, effects: &mut Effects) {
+pub(super) fn add_advance(record: &Record<'_>, remote_lsn: Lsn, backwards: bool, effects: &mut Effects) {
     if let Some(origin) = record.origin {
         advance(origin, remote_lsn, record.end, backwards, effects);
     }

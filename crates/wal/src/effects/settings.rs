@@ -10,7 +10,7 @@ use crate::{Record, RedoContext, WalError};
 use super::{Effects, MetaChange};
 
 /// `xlog_redo`, 15.18. Counters and checkpoints are the business of [`crate::CheckpointState`].
-pub(super) fn add(record: &Record, ctx: &RedoContext, effects: &mut Effects) -> Result<(), WalError> {
+pub(super) fn add(record: &Record<'_>, ctx: &RedoContext, effects: &mut Effects) -> Result<(), WalError> {
     if record.kind() == xlog::PARAMETER_CHANGE {
         let new = Parameters::parse(&mut record.main_reader())?;
         // CommitTsParameterChange, DeactivateCommitTs.

@@ -13,7 +13,7 @@ use crate::{Record, WalError};
 use super::{Effects, MetaChange, unknown};
 
 /// `clog_redo`, 15.18.
-pub(super) fn add_clog(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+pub(super) fn add_clog(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     match record.kind() {
         clog::ZEROPAGE => add_zeroed(record, SlruKind::Clog, effects),
         clog::TRUNCATE => add_truncated_before(record, SlruKind::Clog, effects),
@@ -22,7 +22,7 @@ pub(super) fn add_clog(record: &Record, effects: &mut Effects) -> Result<(), Wal
 }
 
 /// `commit_ts_redo`, 15.18.
-pub(super) fn add_commit_ts(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+pub(super) fn add_commit_ts(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     match record.kind() {
         commit_ts::ZEROPAGE => add_zeroed(record, SlruKind::CommitTs, effects),
         commit_ts::TRUNCATE => add_truncated_before(record, SlruKind::CommitTs, effects),
@@ -31,7 +31,7 @@ pub(super) fn add_commit_ts(record: &Record, effects: &mut Effects) -> Result<()
 }
 
 /// `multixact_redo`, 15.18.
-pub(super) fn add_multixact(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+pub(super) fn add_multixact(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     match record.kind() {
         multixact::ZERO_OFFSETS_PAGE => {
             // Not "full": redo keeps what an older minor release's CREATE_ID has left on it.
@@ -86,14 +86,14 @@ fn add_multixact_truncation(truncation: &MultiXactTruncation, effects: &mut Effe
 }
 
 /// A record that begins with the number of a page: it is all zeros.
-fn add_zeroed(record: &Record, kind: SlruKind, effects: &mut Effects) -> Result<(), WalError> {
+fn add_zeroed(record: &Record<'_>, kind: SlruKind, effects: &mut Effects) -> Result<(), WalError> {
     let page = record.main_reader().u32()?;
     effects.add_page(PageKey::Slru { kind, page }, true);
     Ok(())
 }
 
 /// A record that begins with the number of the first page that stays.
-fn add_truncated_before(record: &Record, kind: SlruKind, effects: &mut Effects) -> Result<(), WalError> {
+fn add_truncated_before(record: &Record<'_>, kind: SlruKind, effects: &mut Effects) -> Result<(), WalError> {
     let cutoff_page = record.main_reader().u32()?;
     effects.meta.push(MetaChange::SlruTruncated(SlruTruncation {
         kind,

@@ -13,7 +13,7 @@ const TRUNCATE_HEAP: i32 = 0x0001;
 /// `SMGR_TRUNCATE_VM`.
 const TRUNCATE_VISIBILITY_MAP: i32 = 0x0002;
 /// `smgr_redo`, 15.18. Free space maps are not in the volume.
-pub(super) fn add(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+pub(super) fn add(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     match record.kind() {
         kind::CREATE => add_creation(record, effects),
         kind::TRUNCATE => add_truncation(record, effects),
@@ -22,7 +22,7 @@ pub(super) fn add(record: &Record, effects: &mut Effects) -> Result<(), WalError
 }
 
 /// `xl_smgr_create`: rnode | forkNum i32.
-fn add_creation(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+fn add_creation(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     let mut reader = record.main_reader();
     let rel = reader.rel_file_node()?;
     let number = reader.i32()?;
@@ -40,7 +40,7 @@ fn add_creation(record: &Record, effects: &mut Effects) -> Result<(), WalError> 
 
 /// `xl_smgr_truncate`: blkno u32 | rnode | flags i32. `smgr_redo` makes the main fork first if it is missing:
 /// because the relation is dropped later in the log. Here nothing is replayed over a later state.
-fn add_truncation(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+fn add_truncation(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     let mut reader = record.main_reader();
     let blocks = reader.u32()?;
     let rel = reader.rel_file_node()?;

@@ -8,7 +8,7 @@ use crate::{Record, WalError};
 use super::Effects;
 
 /// One or two map pages; PostgreSQL makes them if they do not exist (`visibilitymap_pin`, 15.18).
-pub(super) fn add(record: &Record, effects: &mut Effects) -> Result<(), WalError> {
+pub(super) fn add(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     let clears = implied_clears(record).map_err(|_| {
         record
             .main_reader()

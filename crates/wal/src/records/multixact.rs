@@ -24,7 +24,7 @@ pub(crate) struct Member {
 }
 
 impl<'a> MultiXactCreation<'a> {
-    pub(crate) fn parse(record: &'a Record) -> Result<MultiXactCreation<'a>, WalError> {
+    pub(crate) fn parse(record: &'a Record<'_>) -> Result<MultiXactCreation<'a>, WalError> {
         let mut reader = record.main_reader();
         let multi = reader.u32()?;
         let offset = reader.u32()?;
@@ -79,7 +79,7 @@ pub(crate) struct MultiXactTruncation {
 }
 
 impl MultiXactTruncation {
-    pub(crate) fn parse(record: &Record) -> Result<MultiXactTruncation, WalError> {
+    pub(crate) fn parse(record: &Record<'_>) -> Result<MultiXactTruncation, WalError> {
         let mut reader = record.main_reader();
         let oldest_multi_database = reader.u32()?;
         reader.skip(4)?; // startTruncOff

@@ -70,7 +70,7 @@ pub(crate) struct CompletionOrigin {
 
 impl<'a> Completion<'a> {
     /// `None` for records of the Transaction resource manager that end none.
-    pub(crate) fn parse(record: &'a Record) -> Result<Option<Completion<'a>>, WalError> {
+    pub(crate) fn parse(record: &'a Record<'_>) -> Result<Option<Completion<'a>>, WalError> {
         let (outcome, was_prepared) = match record.info & kind::OPERATION_MASK {
             kind::COMMIT => (Outcome::Committed, false),
             kind::COMMIT_PREPARED => (Outcome::Committed, true),
@@ -170,7 +170,7 @@ pub(crate) struct Preparation<'a> {
 }
 
 impl<'a> Preparation<'a> {
-    pub(crate) fn parse(record: &'a Record) -> Result<Preparation<'a>, WalError> {
+    pub(crate) fn parse(record: &'a Record<'_>) -> Result<Preparation<'a>, WalError> {
         let mut reader = record.main_reader();
         reader.skip(8)?;
         let xid = reader.u32()?;

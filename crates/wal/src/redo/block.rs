@@ -18,7 +18,7 @@ pub(crate) enum BlockRedo {
 /// PostgreSQL notes a page that is missing or all zeros and goes on, in the hope of a later truncation
 /// or drop, because it may start from a page of the future. Here records are applied in order from a
 /// page of a known LSN, so such a page is an error for whoever asks for it.
-pub(crate) fn prepare(record: &Record, page: &Page) -> Result<BlockRedo, RedoFault> {
+pub(crate) fn prepare(record: &Record<'_>, page: &Page) -> Result<BlockRedo, RedoFault> {
     if page.is_new() {
         return Err(RedoFault::NewPage);
     }
@@ -31,7 +31,7 @@ pub(crate) fn prepare(record: &Record, page: &Page) -> Result<BlockRedo, RedoFau
 
 /// Does `change` to a page that needs it (`BLK_NEEDS_REDO`), which then bears the record's LSN.
 pub(crate) fn change_if_needed(
-    record: &Record,
+    record: &Record<'_>,
     page: &mut Page,
     change: impl FnOnce(&mut Page) -> Result<(), RedoFault>,
 ) -> Result<(), RedoFault> {
@@ -43,6 +43,6 @@ pub(crate) fn change_if_needed(
 }
 
 /// The block that the record refers to by `id` (`XLogRecGetBlockTag`).
-pub(crate) fn block_number(record: &Record, id: u8) -> Result<u32, RedoFault> {
+pub(crate) fn block_number(record: &Record<'_>, id: u8) -> Result<u32, RedoFault> {
     Ok(record.block(id).ok_or(RedoFault::MissingBlock { id })?.block)
 }

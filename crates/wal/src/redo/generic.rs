@@ -6,11 +6,11 @@ use super::fields::Fields;
 use super::page::PageLayout;
 use crate::{BlockRef, Page, Record};
 
-pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn redo(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut delta = Fields::new(&block.data);
+    let mut delta = Fields::new(block.data);
     while delta.remaining() > 0 {
         let at = usize::from(delta.u16()?);
         let len = usize::from(delta.u16()?);

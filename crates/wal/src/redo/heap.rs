@@ -21,7 +21,7 @@ pub(crate) mod kind {
 }
 
 /// Applies the record to the page of `block`, whose image, if any, has been dealt with.
-pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn redo(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     match record.info & kind::OPERATION_MASK {
         kind::INSERT => insert(record, block, page),
         kind::DELETE => delete(record, block, page),
@@ -39,16 +39,16 @@ pub(super) const INSERT_ALL_VISIBLE_CLEARED: u8 = 1 << 0;
 pub(super) const INSERT_ALL_FROZEN_SET: u8 = 1 << 5;
 
 /// `heap_xlog_insert`.
-fn insert(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+fn insert(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if record.info & kind::INIT_PAGE != 0 {
         page.init(0);
     } else if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     let offset = fields.u16()?;
     let flags = fields.u8()?;
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     let header = logged_header(&mut data)?;
     let ctid = TupleId {
         block: block.block,
@@ -87,14 +87,14 @@ pub(super) fn add_tuple(
 }
 
 /// `heap_xlog_delete`.
-fn delete(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+fn delete(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     const ALL_VISIBLE_CLEARED: u8 = 1 << 0;
     const IS_SUPER: u8 = 1 << 3;
     const IS_PARTITION_MOVE: u8 = 1 << 4;
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     let xmax = fields.u32()?;
     let offset = fields.u16()?;
     let infobits = fields.u8()?;
@@ -140,8 +140,8 @@ impl UpdateFields {
     const PREFIX_FROM_OLD: u8 = 1 << 5;
     const SUFFIX_FROM_OLD: u8 = 1 << 6;
 
-    fn read(record: &Record) -> Result<UpdateFields, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+    fn read(record: &Record<'_>) -> Result<UpdateFields, RedoFault> {
+        let mut fields = Fields::new(record.main);
         Ok(UpdateFields {
             old_xmax: fields.u32()?,
             old_offset: fields.u16()?,
@@ -158,7 +158,7 @@ impl UpdateFields {
 }
 
 /// `heap_xlog_update`: block 0 gets the new tuple, block 1 has the old one if that is another page.
-fn update(record: &Record, block: &BlockRef, page: &mut Page, is_hot: bool) -> Result<(), RedoFault> {
+fn update(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page, is_hot: bool) -> Result<(), RedoFault> {
     let fields = UpdateFields::read(record)?;
     let new_block = record.block(0).ok_or(RedoFault::MissingBlock { id: 0 })?.block;
     let is_one_page = record.block(1).is_none_or(|old| old.block == new_block);
@@ -175,7 +175,7 @@ fn update(record: &Record, block: &BlockRef, page: &mut Page, is_hot: bool) -> R
         retire_old_tuple(record, &fields, new_tid, page, is_hot)?;
     }
     if block.id == 0 {
-        add_updated_tuple(record, &fields, new_tid, &block.data, page, is_one_page)?;
+        add_updated_tuple(record, &fields, new_tid, block.data, page, is_one_page)?;
     }
     page.set_lsn(record.end);
     Ok(())
@@ -183,7 +183,7 @@ fn update(record: &Record, block: &BlockRef, page: &mut Page, is_hot: bool) -> R
 
 /// The first half: the old version points to the new one.
 fn retire_old_tuple(
-    record: &Record,
+    record: &Record<'_>,
     fields: &UpdateFields,
     new_tid: TupleId,
     page: &mut Page,
@@ -208,7 +208,7 @@ fn retire_old_tuple(
 /// header 23 | bitmap, padding (record) | prefix (old) | middle (record) | suffix (old)
 /// ```
 fn add_updated_tuple(
-    record: &Record,
+    record: &Record<'_>,
     fields: &UpdateFields,
     new_tid: TupleId,
     data: &[u8],
@@ -275,11 +275,11 @@ fn add_updated_tuple(
 }
 
 /// `heap_xlog_confirm`: a speculative insertion stays.
-fn confirm(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+fn confirm(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let offset = Fields::new(&record.main).u16()?;
+    let offset = Fields::new(record.main).u16()?;
     HeapTuple::normal_at(page, offset)?.set_ctid(TupleId {
         block: block.block,
         offset,
@@ -289,11 +289,11 @@ fn confirm(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), Red
 }
 
 /// `heap_xlog_lock`.
-fn lock(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+fn lock(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     let locking_xid = fields.u32()?;
     let offset = fields.u16()?;
     let infobits = fields.u8()?;
@@ -313,11 +313,11 @@ fn lock(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFa
 }
 
 /// `heap_xlog_inplace`: new attribute data of the same length.
-fn inplace(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+fn inplace(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let offset = Fields::new(&record.main).u16()?;
+    let offset = Fields::new(record.main).u16()?;
     let mut tuple = HeapTuple::normal_at(page, offset)?;
     let data = tuple.data_mut();
     if data.len() != block.data.len() {
@@ -326,7 +326,7 @@ fn inplace(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), Red
             reason: "its data has another length than the record's",
         });
     }
-    data.copy_from_slice(&block.data);
+    data.copy_from_slice(block.data);
     page.set_lsn(record.end);
     Ok(())
 }

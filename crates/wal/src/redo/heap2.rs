@@ -22,8 +22,8 @@ pub(crate) mod kind {
 
 /// Applies the record to the page of `block`, whose image, if any, has been dealt with.
 pub(super) fn redo(
-    record: &Record,
-    block: &BlockRef,
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
     page: &mut Page,
     ctx: &RedoContext,
 ) -> Result<(), RedoFault> {
@@ -39,15 +39,15 @@ pub(super) fn redo(
 }
 
 /// `heap_xlog_prune` and `heap_page_prune_execute` (pruneheap.c).
-fn prune(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+fn prune(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     let _latest_removed_xid = fields.u32()?;
     let redirected_count = usize::from(fields.u16()?);
     let dead_count = usize::from(fields.u16()?);
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     let redirected = data.u16_array(redirected_count * 2)?;
     let dead = data.u16_array(dead_count)?;
     let unused = data.u16_array(data.remaining() / 2)?;
@@ -73,12 +73,12 @@ fn set_existing_item_id(page: &mut Page, offset: u16, item: ItemId) -> Result<()
 }
 
 /// `heap_xlog_vacuum`: dead line pointers become unused.
-fn vacuum(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+fn vacuum(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let unused_count = usize::from(Fields::new(&record.main).u16()?);
-    for offset in Fields::new(&block.data).u16_array(unused_count)?.iter() {
+    let unused_count = usize::from(Fields::new(record.main).u16()?);
+    for offset in Fields::new(block.data).u16_array(unused_count)?.iter() {
         free_dead_line_pointer(page, offset)?;
     }
     truncate_line_pointer_array(page)?;
@@ -87,7 +87,7 @@ fn vacuum(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), Redo
 }
 
 /// `heap_xlog_freeze_page` and `heap_execute_freeze_tuple`.
-fn freeze_page(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+fn freeze_page(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     const FREEZE_XVAC: u8 = 0x02;
     const INVALID_XVAC: u8 = 0x04;
     const FROZEN_XID: u32 = 2;
@@ -96,10 +96,10 @@ fn freeze_page(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(),
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     let _cutoff_xid = fields.u32()?;
     let count = usize::from(fields.u16()?);
-    for plan in Fields::new(&block.data)
+    for plan in Fields::new(block.data)
         .take(count * PLAN_BYTES)?
         .chunks_exact(PLAN_BYTES)
     {
@@ -127,8 +127,13 @@ fn freeze_page(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(),
 /// `heap_xlog_visible`: block 0 is the map page, block 1 the heap page.
 ///
 /// The heap page gets its flag, but the record's LSN only where hint bits are logged.
-fn visible(record: &Record, block: &BlockRef, page: &mut Page, ctx: &RedoContext) -> Result<(), RedoFault> {
-    let mut fields = Fields::new(&record.main);
+fn visible(
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
+    page: &mut Page,
+    ctx: &RedoContext,
+) -> Result<(), RedoFault> {
+    let mut fields = Fields::new(record.main);
     let _cutoff_xid = fields.u32()?;
     let flags = fields.u8()?;
     if block.id == 0 {
@@ -146,18 +151,18 @@ fn visible(record: &Record, block: &BlockRef, page: &mut Page, ctx: &RedoContext
 }
 
 /// `heap_xlog_multi_insert`.
-fn multi_insert(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+fn multi_insert(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let is_init = record.info & INIT_PAGE != 0;
     if is_init {
         page.init(0);
     } else if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     let flags = fields.u8()?;
     fields.align(2);
     let count = fields.u16()?;
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     for index in 0..count {
         // A page made anew is filled in order; otherwise the record lists the line pointers.
         let offset = if is_init {
@@ -190,11 +195,11 @@ fn multi_insert(record: &Record, block: &BlockRef, page: &mut Page) -> Result<()
 }
 
 /// `heap_xlog_lock_updated`.
-fn lock_updated(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+fn lock_updated(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     let xmax = fields.u32()?;
     let offset = fields.u16()?;
     let infobits = fields.u8()?;

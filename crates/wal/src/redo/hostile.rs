@@ -80,7 +80,7 @@ impl SampleBlock {
 }
 
 impl Sample {
-    pub(crate) fn record(&self) -> Record {
+    pub(crate) fn record(&self) -> Record<'static> {
         let mut body = Vec::new();
         for block in &self.blocks {
             let has_data = if block.data.is_empty() { 0 } else { BLOCK_HAS_DATA };
@@ -111,7 +111,8 @@ impl Sample {
         let raw = record
             .encode(WalLayout::new(&FACTS))
             .expect("a place for a record");
-        Record::decode(&raw).expect("a well-formed record")
+        // A test's record may live for ever.
+        Record::decode(Box::leak(Box::new(raw))).expect("a well-formed record")
     }
 
     /// The pages as the record leaves them.

@@ -42,7 +42,12 @@ pub type Page = [u8; BLOCK_SIZE];
 /// # Errors
 /// A page that the record does not change, a record that does not fit the page. The page's content is not
 /// defined then.
-pub fn apply(record: &Record, key: &PageKey, page: &mut Page, ctx: &RedoContext) -> Result<(), RedoError> {
+pub fn apply(
+    record: &Record<'_>,
+    key: &PageKey,
+    page: &mut Page,
+    ctx: &RedoContext,
+) -> Result<(), RedoError> {
     match *key {
         PageKey::Relation { rel, block } => {
             relation::apply(record, rel, block, page, ctx).map_err(|fault| match fault {

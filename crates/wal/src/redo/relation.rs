@@ -12,7 +12,7 @@ use crate::{BlockRef, Page, Record, RedoContext, Rmgr};
 
 /// Brings block `block` of `rel` from before `record` to after it.
 pub(super) fn apply(
-    record: &Record,
+    record: &Record<'_>,
     rel: RelFork,
     block: u32,
     page: &mut Page,
@@ -28,8 +28,8 @@ pub(super) fn apply(
 
 /// A page that the record names (`XLogReadBufferForRedoExtended`, xlogutils.c, 15.18).
 fn apply_to_referenced(
-    record: &Record,
-    block: &BlockRef,
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
     page: &mut Page,
     ctx: &RedoContext,
 ) -> Result<(), RedoFault> {
@@ -74,9 +74,9 @@ fn apply_to_referenced(
 }
 
 /// `xl_smgr_truncate`: `smgr_redo` (storage.c, 15.18) on the last page that the map keeps.
-fn truncate_map(record: &Record, map: RelFork, map_block: u32, page: &mut Page) -> Result<(), RedoFault> {
+fn truncate_map(record: &Record<'_>, map: RelFork, map_block: u32, page: &mut Page) -> Result<(), RedoFault> {
     const TRUNCATE_MAP: u32 = 0x0002;
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     let heap_blocks = fields.u32()?;
     let rel = fields.rel_file_node()?;
     let flags = fields.u32()?;

@@ -10,8 +10,8 @@ const MAGIC: u32 = 0x1717;
 /// `sizeof(xl_seq_rec)`: the relation.
 const HEADER_BYTES: usize = 12;
 
-pub(super) fn redo(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
-    let mut fields = Fields::new(&record.main);
+pub(super) fn redo(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
+    let mut fields = Fields::new(record.main);
     fields.take(HEADER_BYTES)?;
     page.init(size_of::<u32>());
     page.put_u32(usize::from(page.special()), MAGIC);

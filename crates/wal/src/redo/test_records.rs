@@ -35,7 +35,7 @@ impl TestBlock {
 }
 
 /// A record without images, encoded and decoded. All blocks are of one relation.
-pub(crate) fn record(rmgr: Rmgr, info: u8, main: &[u8], blocks: &[TestBlock]) -> Record {
+pub(crate) fn record(rmgr: Rmgr, info: u8, main: &[u8], blocks: &[TestBlock]) -> Record<'static> {
     const START: Lsn = Lsn(0x0200_0028);
     let facts = ClusterFacts {
         system_identifier: 1,
@@ -73,11 +73,13 @@ pub(crate) fn record(rmgr: Rmgr, info: u8, main: &[u8], blocks: &[TestBlock]) ->
         info,
         body: &body,
     };
-    Record::decode(&raw.encode(WalLayout::new(&facts)).unwrap()).unwrap()
+    let raw = raw.encode(WalLayout::new(&facts)).unwrap();
+    // A test's record may live for ever.
+    Record::decode(Box::leak(Box::new(raw))).unwrap()
 }
 
 /// What redo makes of one page, which is that of `block`.
-pub(crate) fn redo(record: &Record, block: &TestBlock, page: &mut Page) -> Result<(), crate::RedoError> {
+pub(crate) fn redo(record: &Record<'_>, block: &TestBlock, page: &mut Page) -> Result<(), crate::RedoError> {
     apply(record, &block.key(), page, &RedoContext::default())
 }
 
@@ -92,7 +94,7 @@ fn numbers(max_count: usize) -> impl Strategy<Value = Vec<u8>> {
 pub(crate) fn hostile_records(
     rmgr: Rmgr,
     max_block_id: u8,
-) -> impl Strategy<Value = (Record, Vec<TestBlock>)> {
+) -> impl Strategy<Value = (Record<'static>, Vec<TestBlock>)> {
     let kinds: Vec<u8> = (0..=0xF0)
         .step_by(0x10)
         .filter(|info| identify(rmgr, *info).is_some())

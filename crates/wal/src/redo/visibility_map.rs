@@ -56,7 +56,7 @@ fn position(heap_block: u32) -> (usize, u32) {
 
 /// The map bits that `record` clears: the `*_ALL_VISIBLE_CLEARED` and `XLH_LOCK_ALL_FROZEN_CLEARED`
 /// flags of heap records (heapam_xlog.h). An update may clear bits of two heap pages.
-pub(crate) fn implied_clears(record: &Record) -> Result<SmallVec<[ImpliedClear; 2]>, RedoFault> {
+pub(crate) fn implied_clears(record: &Record<'_>) -> Result<SmallVec<[ImpliedClear; 2]>, RedoFault> {
     let mut clears = SmallVec::new();
     let mut clear = |id: u8, bits: u8| {
         let block = record.block(id).ok_or(RedoFault::MissingBlock { id })?;
@@ -68,7 +68,7 @@ pub(crate) fn implied_clears(record: &Record) -> Result<SmallVec<[ImpliedClear; 
         Ok::<(), RedoFault>(())
     };
     let flags_at = |at: usize| {
-        let mut fields = Fields::new(&record.main);
+        let mut fields = Fields::new(record.main);
         fields.take(at)?;
         fields.u8()
     };
@@ -98,7 +98,7 @@ pub(crate) fn implied_clears(record: &Record) -> Result<SmallVec<[ImpliedClear; 
 
 /// Applies the clears that concern map page `map_block` of `rel` (`visibilitymap_clear`).
 pub(super) fn apply_implied_clears(
-    record: &Record,
+    record: &Record<'_>,
     map: RelFork,
     map_block: u32,
     page: &mut Page,

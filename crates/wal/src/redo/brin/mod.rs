@@ -26,7 +26,7 @@ mod kind {
 }
 
 /// Applies the record to the page of `block`, whose image, if any, has been dealt with.
-pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn redo(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     match (record.info & kind::OPERATION_MASK, block.id) {
         (kind::CREATE_INDEX, 0) => create_index(record, page),
         (kind::INSERT, 0) => add_tuple(record, &InsertFields::of_insert(record)?, block, page),
@@ -44,8 +44,8 @@ pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Result
 }
 
 /// `brin_xlog_createidx`.
-fn create_index(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
-    let mut fields = Fields::new(&record.main);
+fn create_index(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
+    let mut fields = Fields::new(record.main);
     let pages_per_range = fields.u32()?;
     let version = fields.u16()?;
     page::init_meta(page, pages_per_range, version);
@@ -61,13 +61,13 @@ struct InsertFields {
 }
 
 impl InsertFields {
-    fn of_insert(record: &Record) -> Result<InsertFields, RedoFault> {
-        InsertFields::read(Fields::new(&record.main))
+    fn of_insert(record: &Record<'_>) -> Result<InsertFields, RedoFault> {
+        InsertFields::read(Fields::new(record.main))
     }
 
     /// `xl_brin_update`: the old tuple's line pointer number is in front.
-    fn of_update(record: &Record) -> Result<InsertFields, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+    fn of_update(record: &Record<'_>) -> Result<InsertFields, RedoFault> {
+        let mut fields = Fields::new(record.main);
         let _old_offset = fields.u16()?;
         fields.align(4);
         InsertFields::read(fields)
@@ -84,13 +84,13 @@ impl InsertFields {
 
 /// `brin_xlog_insert_update`, block 0: the new tuple.
 fn add_tuple(
-    record: &Record,
+    record: &Record<'_>,
     fields: &InsertFields,
-    block: &BlockRef,
+    block: &BlockRef<'_>,
     page: &mut Page,
 ) -> Result<(), RedoFault> {
     let add = |page: &mut Page| {
-        page.add_item(fields.offset, &block.data, Placement::Vacant)?;
+        page.add_item(fields.offset, block.data, Placement::Vacant)?;
         Ok(())
     };
     if record.info & kind::INIT_PAGE == 0 {
@@ -103,7 +103,7 @@ fn add_tuple(
 }
 
 /// `brin_xlog_insert_update`, block 1: the revmap page points to the new tuple.
-fn map_range(record: &Record, fields: &InsertFields, page: &mut Page) -> Result<(), RedoFault> {
+fn map_range(record: &Record<'_>, fields: &InsertFields, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
         let tuple = TupleId {
             block: block_number(record, 0)?,
@@ -114,29 +114,29 @@ fn map_range(record: &Record, fields: &InsertFields, page: &mut Page) -> Result<
 }
 
 /// `brin_xlog_update`, block 2: the old tuple goes.
-fn delete_old_tuple(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+fn delete_old_tuple(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        delete_index_item_keeping_numbers(page, Fields::new(&record.main).u16()?)
+        delete_index_item_keeping_numbers(page, Fields::new(record.main).u16()?)
     })
 }
 
 /// `brin_xlog_samepage_update`.
-fn replace_tuple(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+fn replace_tuple(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        overwrite_index_item(page, Fields::new(&record.main).u16()?, &block.data)
+        overwrite_index_item(page, Fields::new(record.main).u16()?, block.data)
     })
 }
 
 /// `brin_xlog_revmap_extend`, block 0: the metapage.
-fn extend_revmap(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+fn extend_revmap(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        page::set_last_revmap_page(page, Fields::new(&record.main).u32()?);
+        page::set_last_revmap_page(page, Fields::new(record.main).u32()?);
         Ok(())
     })
 }
 
 /// `brin_xlog_revmap_extend`, block 1: an empty revmap page, whatever was there.
-fn init_revmap_page(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+fn init_revmap_page(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     page::init(page, PageType::Revmap);
     page.set_lsn(record.end);
     Ok(())
@@ -150,8 +150,8 @@ struct DesummarizeFields {
 }
 
 impl DesummarizeFields {
-    fn read(record: &Record) -> Result<DesummarizeFields, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+    fn read(record: &Record<'_>) -> Result<DesummarizeFields, RedoFault> {
+        let mut fields = Fields::new(record.main);
         Ok(DesummarizeFields {
             pages_per_range: fields.u32()?,
             heap_block: fields.u32()?,
@@ -161,7 +161,7 @@ impl DesummarizeFields {
 }
 
 /// `brin_xlog_desummarize_page`, block 0: the revmap page.
-fn unmap_range(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+fn unmap_range(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
         let fields = DesummarizeFields::read(record)?;
         page::set_tuple_of_range(page, fields.pages_per_range, fields.heap_block, None)
@@ -169,7 +169,7 @@ fn unmap_range(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
 }
 
 /// `brin_xlog_desummarize_page`, block 1: the regular page.
-fn delete_tuple_of_range(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+fn delete_tuple_of_range(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
         delete_index_item_keeping_numbers(page, DesummarizeFields::read(record)?.offset)
     })

@@ -13,12 +13,12 @@ use crate::{BlockRef, Page, Record};
 /// `BTMaxItemSize`: the limit that redo uses for a merged tuple.
 const MAX_POSTING_BYTES: usize = ((BLOCK_SIZE - max_align(24 + 3 * 4 + 3 * 6) - 16) / 3) & !7;
 
-pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn redo(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let interval_count = usize::from(Fields::new(&record.main).u16()?);
-    let mut intervals = Fields::new(&block.data);
+    let interval_count = usize::from(Fields::new(record.main).u16()?);
+    let mut intervals = Fields::new(block.data);
     let mut new_page: Page = [0; BLOCK_SIZE];
     let old = BtreePage::of(page)?;
     old.empty_copy(&mut new_page);

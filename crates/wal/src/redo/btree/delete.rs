@@ -11,21 +11,21 @@ use crate::redo::page::{PageLayout, max_align};
 use crate::{BlockRef, Page, Record};
 
 /// VACUUM: `xl_btree_vacuum`.
-pub(super) fn vacuum(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
-    remove_items(record, Fields::new(&record.main), block, page)
+pub(super) fn vacuum(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
+    remove_items(record, Fields::new(record.main), block, page)
 }
 
 /// DELETE: `xl_btree_delete`, which has a conflict horizon in front.
-pub(super) fn delete(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
-    let mut fields = Fields::new(&record.main);
+pub(super) fn delete(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
+    let mut fields = Fields::new(record.main);
     let _latest_removed_xid = fields.u32()?;
     remove_items(record, fields, block, page)
 }
 
 fn remove_items(
-    record: &Record,
+    record: &Record<'_>,
     mut counts: Fields<'_>,
-    block: &BlockRef,
+    block: &BlockRef<'_>,
     page: &mut Page,
 ) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
@@ -33,7 +33,7 @@ fn remove_items(
     }
     let deleted_count = usize::from(counts.u16()?);
     let updated_count = usize::from(counts.u16()?);
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     let deleted = data.u16_array(deleted_count)?;
     let updated = data.u16_array(updated_count)?;
     for offset in updated.iter() {

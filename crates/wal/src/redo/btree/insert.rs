@@ -9,12 +9,12 @@ use crate::redo::page::PageLayout;
 use crate::{BlockRef, Page, Record};
 
 /// Block 0, a simple insertion.
-pub(super) fn item(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn item(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let offset = Fields::new(&record.main).u16()?;
-    page.add_index_item(offset, &block.data)?;
+    let offset = Fields::new(record.main).u16()?;
+    page.add_index_item(offset, block.data)?;
     page.set_lsn(record.end);
     Ok(())
 }
@@ -23,15 +23,15 @@ pub(super) fn item(record: &Record, block: &BlockRef, page: &mut Page) -> Result
 ///
 /// The record has the item as it was wanted; it trades its TID for the highest one of the list.
 pub(super) fn item_that_splits_a_posting_list(
-    record: &Record,
-    block: &BlockRef,
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
     page: &mut Page,
 ) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let offset = Fields::new(&record.main).u16()?;
-    let mut data = Fields::new(&block.data);
+    let offset = Fields::new(record.main).u16()?;
+    let mut data = Fields::new(block.data);
     let split_at = usize::from(data.u16()?);
     let wanted = data.rest();
     let posting = page.item_mut(offset.saturating_sub(1))?;
@@ -43,7 +43,7 @@ pub(super) fn item_that_splits_a_posting_list(
 }
 
 /// `_bt_clear_incomplete_split`: the child whose downlink was inserted.
-pub(super) fn finish_child_split(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn finish_child_split(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }

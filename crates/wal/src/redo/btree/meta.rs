@@ -17,8 +17,8 @@ const META_BYTES: usize = 48;
 /// page 24: btm_magic version root level fastroot fastlevel num_delpages  pad  heap_tuples f64  allequalimage
 ///          0         4       8    12    16       20        24            28   32               40
 /// ```
-pub(super) fn restore(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
-    let mut fields = Fields::new(&block.data);
+pub(super) fn restore(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
+    let mut fields = Fields::new(block.data);
     let mut page = BtreePage::init(page);
     page.page.put_u32(HEADER_BYTES, MAGIC);
     for index in 1..=6 {

@@ -33,7 +33,7 @@ mod kind {
 }
 
 /// Applies the record to the page of `block`, whose image, if any, has been dealt with.
-pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn redo(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     match (record.info & 0xF0, block.id) {
         (kind::INSERT_LEAF | kind::INSERT_UPPER | kind::INSERT_META, 0) => insert::item(record, block, page),
         (kind::INSERT_POST, 0) => insert::item_that_splits_a_posting_list(record, block, page),

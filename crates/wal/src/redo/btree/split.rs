@@ -22,8 +22,8 @@ struct SplitFields {
 }
 
 impl SplitFields {
-    fn read(record: &Record) -> Result<SplitFields, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+    fn read(record: &Record<'_>) -> Result<SplitFields, RedoFault> {
+        let mut fields = Fields::new(record.main);
         Ok(SplitFields {
             level: fields.u32()?,
             first_right: fields.u16()?,
@@ -38,20 +38,24 @@ impl SplitFields {
 }
 
 /// Block 1: the new right page, whole in the record.
-pub(super) fn right_half(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn right_half(
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
+    page: &mut Page,
+) -> Result<(), RedoFault> {
     let fields = SplitFields::read(record)?;
     let mut right = BtreePage::init(page);
     right.set_previous(block_number(record, 0)?);
     right.set_next(record.block(2).map_or(0, |neighbour| neighbour.block));
     right.set_level(fields.level);
     right.set_flags(fields.leaf_flag());
-    right.restore_items(&block.data)?;
+    right.restore_items(block.data)?;
     page.set_lsn(record.end);
     Ok(())
 }
 
 /// Block 2: the page to the right of the new one.
-pub(super) fn right_neighbour(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn right_neighbour(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
@@ -80,8 +84,8 @@ impl<'a> LeftData<'a> {
 
 /// Block 0: the original page becomes the left half, its items in item number order.
 pub(super) fn left_half(
-    record: &Record,
-    block: &BlockRef,
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
     page: &mut Page,
     new_item_on_left: bool,
 ) -> Result<(), RedoFault> {
@@ -90,7 +94,7 @@ pub(super) fn left_half(
     }
     let fields = SplitFields::read(record)?;
     let splits_posting = fields.posting_at != 0;
-    let data = LeftData::read(&block.data, new_item_on_left || splits_posting)?;
+    let data = LeftData::read(block.data, new_item_on_left || splits_posting)?;
     let mut left_page: Page = [0; BLOCK_SIZE];
     let original = BtreePage::of(page)?;
     original.empty_copy(&mut left_page);
@@ -155,8 +159,8 @@ impl Filler<'_> {
 }
 
 /// Block 0 of NEWROOT: a new root, with two downlinks or (as the first page of an index) empty.
-pub(super) fn new_root(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
-    let mut fields = Fields::new(&record.main);
+pub(super) fn new_root(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
+    let mut fields = Fields::new(record.main);
     let _root_block = fields.u32()?;
     let level = fields.u32()?;
     let mut root = BtreePage::init(page);
@@ -165,7 +169,7 @@ pub(super) fn new_root(record: &Record, block: &BlockRef, page: &mut Page) -> Re
         root.set_flags(BTP_ROOT | BTP_LEAF);
     } else {
         root.set_flags(BTP_ROOT);
-        root.restore_items(&block.data)?;
+        root.restore_items(block.data)?;
     }
     page.set_lsn(record.end);
     Ok(())

@@ -19,8 +19,8 @@ struct HalfDeadFields {
 }
 
 impl HalfDeadFields {
-    fn read(record: &Record) -> Result<HalfDeadFields, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+    fn read(record: &Record<'_>) -> Result<HalfDeadFields, RedoFault> {
+        let mut fields = Fields::new(record.main);
         let parent_offset = fields.u16()?;
         fields.align(4);
         let _leaf = fields.u32()?;
@@ -34,7 +34,7 @@ impl HalfDeadFields {
 }
 
 /// Block 1 of MARK_PAGE_HALFDEAD: the downlink takes over its right neighbour's block, which goes.
-pub(super) fn parent_of_half_dead(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn parent_of_half_dead(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
@@ -48,13 +48,13 @@ pub(super) fn parent_of_half_dead(record: &Record, page: &mut Page) -> Result<()
 }
 
 /// Block 0 of MARK_PAGE_HALFDEAD: the leaf, made anew.
-pub(super) fn half_dead_leaf(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn half_dead_leaf(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = HalfDeadFields::read(record)?;
     make_half_dead_leaf(record, page, fields.left, fields.right, fields.top_parent)
 }
 
 fn make_half_dead_leaf(
-    record: &Record,
+    record: &Record<'_>,
     page: &mut Page,
     left: u32,
     right: u32,
@@ -81,8 +81,8 @@ struct UnlinkFields {
 }
 
 impl UnlinkFields {
-    fn read(record: &Record) -> Result<UnlinkFields, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+    fn read(record: &Record<'_>) -> Result<UnlinkFields, RedoFault> {
+        let mut fields = Fields::new(record.main);
         let left = fields.u32()?;
         let right = fields.u32()?;
         let level = fields.u32()?;
@@ -100,7 +100,7 @@ impl UnlinkFields {
 }
 
 /// Block 0: the page that goes, with `BTPageSetDeleted`.
-pub(super) fn target(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn target(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     /// `sizeof(BTDeletedPageData)`.
     const DELETED_BYTES: usize = 8;
     let fields = UnlinkFields::read(record)?;
@@ -117,7 +117,7 @@ pub(super) fn target(record: &Record, page: &mut Page) -> Result<(), RedoFault> 
 }
 
 /// Block 1.
-pub(super) fn left_sibling(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn left_sibling(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
@@ -127,7 +127,7 @@ pub(super) fn left_sibling(record: &Record, page: &mut Page) -> Result<(), RedoF
 }
 
 /// Block 2.
-pub(super) fn right_sibling(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn right_sibling(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
@@ -137,7 +137,7 @@ pub(super) fn right_sibling(record: &Record, page: &mut Page) -> Result<(), Redo
 }
 
 /// Block 3: the half-dead leaf under an internal page that goes, made anew.
-pub(super) fn leaf_of_subtree(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn leaf_of_subtree(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = UnlinkFields::read(record)?;
     make_half_dead_leaf(
         record,

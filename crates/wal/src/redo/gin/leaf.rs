@@ -21,14 +21,14 @@ mod action {
 }
 
 /// Block 0 of VACUUM_DATA_LEAF_PAGE.
-pub(super) fn vacuum(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn vacuum(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
     let mut leaf = GinPage::of(page)?;
     leaf.check_is_data(true)?;
     leaf.check_is_leaf(true)?;
-    recompress(&mut leaf, &block.data)?;
+    recompress(&mut leaf, block.data)?;
     page.set_lsn(record.end);
     Ok(())
 }

@@ -35,7 +35,7 @@ mod kind {
 const NO_BLOCK: u32 = u32::MAX;
 
 /// Applies the record to the page of `block`, whose image, if any, has been dealt with.
-pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn redo(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     match (record.kind(), block.id) {
         (kind::INSERT, 0) => insert(record, block, page),
         (kind::INSERT, 1) => split::finish_by_insertion(record, page),
@@ -74,8 +74,8 @@ struct Children {
 }
 
 impl InsertFields {
-    fn read(record: &Record) -> Result<InsertFields, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+    fn read(record: &Record<'_>) -> Result<InsertFields, RedoFault> {
+        let mut fields = Fields::new(record.main);
         let flags = fields.u16()?;
         let children = if flags & INSERT_IS_LEAF == 0 {
             let _left = fields.block_id()?;
@@ -98,7 +98,7 @@ const INSERT_IS_DATA: u16 = 0x01;
 const INSERT_IS_LEAF: u16 = 0x02;
 
 /// Block 0 of INSERT: `ginRedoInsert`.
-fn insert(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+fn insert(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
@@ -107,9 +107,9 @@ fn insert(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), Redo
     gin_page.check_is_data(fields.is_data)?;
     gin_page.check_is_leaf(fields.children.is_none())?;
     match (fields.is_data, fields.children) {
-        (false, children) => entry::insert(&mut gin_page, children, &block.data)?,
-        (true, None) => leaf::recompress(&mut gin_page, &block.data)?,
-        (true, Some(children)) => posting_tree::insert_downlink(&mut gin_page, children, &block.data)?,
+        (false, children) => entry::insert(&mut gin_page, children, block.data)?,
+        (true, None) => leaf::recompress(&mut gin_page, block.data)?,
+        (true, Some(children)) => posting_tree::insert_downlink(&mut gin_page, children, block.data)?,
     }
     page.set_lsn(record.end);
     Ok(())

@@ -23,9 +23,9 @@ struct UpdateFields<'a> {
     tuple_count: i32,
 }
 
-impl UpdateFields<'_> {
-    fn read(record: &Record) -> Result<UpdateFields<'_>, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+impl<'a> UpdateFields<'a> {
+    fn read(record: &'a Record<'_>) -> Result<UpdateFields<'a>, RedoFault> {
+        let mut fields = Fields::new(record.main);
         fields.rel_file_node()?;
         fields.align(8);
         Ok(UpdateFields {
@@ -38,17 +38,17 @@ impl UpdateFields<'_> {
 }
 
 /// Block 0 of UPDATE_META_PAGE.
-pub(super) fn metapage_after_update(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn metapage_after_update(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     restore_metapage(record, page, UpdateFields::read(record)?.metadata)
 }
 
 /// Block 0 of DELETE_LISTPAGE.
-pub(super) fn metapage_after_deletion(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn metapage_after_deletion(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     restore_metapage(record, page, DeleteFields::read(record)?.metadata)
 }
 
 /// Makes the metapage anew (ginutil.c `GinInitMetabuffer`), with the record's `GinMetaPageData`.
-fn restore_metapage(record: &Record, page: &mut Page, metadata: &[u8]) -> Result<(), RedoFault> {
+fn restore_metapage(record: &Record<'_>, page: &mut Page, metadata: &[u8]) -> Result<(), RedoFault> {
     let meta = GinPage::init(page, GIN_META);
     meta.page
         .bytes_mut(HEADER_BYTES, META_BYTES)?
@@ -59,7 +59,7 @@ fn restore_metapage(record: &Record, page: &mut Page, metadata: &[u8]) -> Result
 }
 
 /// Block 1 of UPDATE_META_PAGE: the list's last page gets the tuples of one more heap tuple, or a page behind it.
-pub(super) fn tail(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn tail(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = UpdateFields::read(record)?;
     let gets_tuples = fields.tuple_count > 0;
     if !gets_tuples && fields.previous_tail == NO_BLOCK {
@@ -70,7 +70,7 @@ pub(super) fn tail(record: &Record, block: &BlockRef, page: &mut Page) -> Result
     }
     let mut tail = GinPage::of(page)?;
     if gets_tuples {
-        add_tuples(tail.page, fields.tuple_count, &block.data)?;
+        add_tuples(tail.page, fields.tuple_count, block.data)?;
         tail.set_item_count(tail.item_count().wrapping_add(1));
     } else {
         tail.set_right_link(fields.new_right_link);
@@ -93,8 +93,12 @@ fn add_tuples(page: &mut Page, count: i32, mut tuples: &[u8]) -> Result<(), Redo
 }
 
 /// Block 0 of INSERT_LISTPAGE: `ginxlogInsertListPage`.
-pub(super) fn new_list_page(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
-    let mut fields = Fields::new(&record.main);
+pub(super) fn new_list_page(
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
+    page: &mut Page,
+) -> Result<(), RedoFault> {
+    let mut fields = Fields::new(record.main);
     let right_link = fields.u32()?;
     let tuple_count = fields.u32()? as i32;
     let mut list_page = GinPage::init(page, GIN_LIST);
@@ -104,7 +108,7 @@ pub(super) fn new_list_page(record: &Record, block: &BlockRef, page: &mut Page) 
         list_page.set_flags(GIN_LIST | GIN_LIST_FULLROW);
         list_page.set_item_count(1);
     }
-    add_tuples(list_page.page, tuple_count, &block.data)?;
+    add_tuples(list_page.page, tuple_count, block.data)?;
     page.set_lsn(record.end);
     Ok(())
 }
@@ -115,9 +119,9 @@ struct DeleteFields<'a> {
     deleted_count: i32,
 }
 
-impl DeleteFields<'_> {
-    fn read(record: &Record) -> Result<DeleteFields<'_>, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+impl<'a> DeleteFields<'a> {
+    fn read(record: &'a Record<'_>) -> Result<DeleteFields<'a>, RedoFault> {
+        let mut fields = Fields::new(record.main);
         Ok(DeleteFields {
             metadata: fields.take(META_BYTES)?,
             deleted_count: fields.u32()? as i32,
@@ -126,7 +130,7 @@ impl DeleteFields<'_> {
 }
 
 /// Blocks from 1 on of DELETE_LISTPAGE: empty pages, whatever they were.
-pub(super) fn deleted_list_page(record: &Record, number: u8, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn deleted_list_page(record: &Record<'_>, number: u8, page: &mut Page) -> Result<(), RedoFault> {
     if i32::from(number) > DeleteFields::read(record)?.deleted_count {
         return Err(RedoFault::UnrelatedPage);
     }

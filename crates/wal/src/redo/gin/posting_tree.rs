@@ -17,8 +17,8 @@ use crate::{Page, Record};
 const ITEM_BYTES: usize = 10;
 
 /// Block 0 of CREATE_PTREE: a root that is a leaf, its posting lists in the record.
-pub(super) fn create(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
-    let mut fields = Fields::new(&record.main);
+pub(super) fn create(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
+    let mut fields = Fields::new(record.main);
     let size = fields.u32()? as usize;
     let lists = fields.take(size)?;
     fields.finish()?;
@@ -93,8 +93,8 @@ struct DeleteFields {
 }
 
 impl DeleteFields {
-    fn read(record: &Record) -> Result<DeleteFields, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+    fn read(record: &Record<'_>) -> Result<DeleteFields, RedoFault> {
+        let mut fields = Fields::new(record.main);
         let parent_offset = fields.u16()?;
         fields.align(4);
         Ok(DeleteFields {
@@ -107,7 +107,7 @@ impl DeleteFields {
 
 /// A change of DELETE_PAGE to one of its three pages.
 fn change(
-    record: &Record,
+    record: &Record<'_>,
     page: &mut Page,
     change: impl FnOnce(&mut GinPage<'_>, &DeleteFields) -> Result<(), RedoFault>,
 ) -> Result<(), RedoFault> {
@@ -123,7 +123,7 @@ fn change(
 }
 
 /// Block 0: the page that goes. Its right link stays, for scans that are on their way.
-pub(super) fn delete(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn delete(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change(record, page, |page, fields| {
         page.set_flags(page.flags() | GIN_DELETED);
         page.page.set_prune_xid(fields.delete_xid);
@@ -132,7 +132,7 @@ pub(super) fn delete(record: &Record, page: &mut Page) -> Result<(), RedoFault> 
 }
 
 /// Block 1.
-pub(super) fn parent_of_deleted(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn parent_of_deleted(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change(record, page, |page, fields| {
         let (at, end) = existing_item(page, fields.parent_offset)?;
         page.page.copy_within(at + ITEM_BYTES..end, at);
@@ -143,7 +143,7 @@ pub(super) fn parent_of_deleted(record: &Record, page: &mut Page) -> Result<(), 
 }
 
 /// Block 2.
-pub(super) fn left_of_deleted(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn left_of_deleted(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change(record, page, |page, fields| {
         page.set_right_link(fields.right_link);
         Ok(())

@@ -10,7 +10,7 @@ use crate::redo::page::PageLayout;
 use crate::{Page, Record};
 
 /// Block 1 of INSERT.
-pub(super) fn finish_by_insertion(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn finish_by_insertion(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     match InsertFields::read(record)?.children {
         Some(_) => clear_incomplete_split(record, page),
         None => Err(RedoFault::UnrelatedPage),
@@ -18,10 +18,10 @@ pub(super) fn finish_by_insertion(record: &Record, page: &mut Page) -> Result<()
 }
 
 /// Block 3 of SPLIT: the parent had no room.
-pub(super) fn finish_by_split_of_parent(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn finish_by_split_of_parent(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     /// In `ginxlogSplit`, behind the relation and three block numbers.
     const FLAGS_AT: usize = 24;
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     fields.take(FLAGS_AT)?;
     if fields.u16()? & INSERT_IS_LEAF != 0 {
         return Err(RedoFault::UnrelatedPage);
@@ -29,7 +29,7 @@ pub(super) fn finish_by_split_of_parent(record: &Record, page: &mut Page) -> Res
     clear_incomplete_split(record, page)
 }
 
-fn clear_incomplete_split(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+fn clear_incomplete_split(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }

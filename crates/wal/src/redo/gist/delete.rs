@@ -10,11 +10,11 @@ use crate::redo::page::{HEADER_BYTES, PageLayout};
 use crate::{Page, Record};
 
 /// Block 0 of DELETE: items that scans found dead; their offsets stand behind `gistxlogDelete`.
-pub(super) fn dead_items(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn dead_items(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     let _latest_removed_xid = fields.u32()?;
     let count = usize::from(fields.u16()?);
     delete_index_items(page, fields.u16_array(count)?)?;
@@ -32,8 +32,8 @@ struct PageDeleteFields {
 }
 
 impl PageDeleteFields {
-    fn read(record: &Record) -> Result<PageDeleteFields, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+    fn read(record: &Record<'_>) -> Result<PageDeleteFields, RedoFault> {
+        let mut fields = Fields::new(record.main);
         Ok(PageDeleteFields {
             delete_xid: fields.u64()?,
             downlink_offset: fields.u16()?,
@@ -42,7 +42,7 @@ impl PageDeleteFields {
 }
 
 /// Block 0 of PAGE_DELETE: the page that goes (`GistPageSetDeleted`).
-pub(super) fn leaf(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn leaf(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     /// `sizeof(GISTDeletedPageContents)`.
     const CONTENTS_BYTES: usize = 8;
     if prepare(record, page)? == BlockRedo::Done {
@@ -57,7 +57,7 @@ pub(super) fn leaf(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
 }
 
 /// Block 1 of PAGE_DELETE: its parent.
-pub(super) fn downlink(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn downlink(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }

@@ -20,7 +20,7 @@ mod kind {
 }
 
 /// Applies the record to the page of `block`, whose image, if any, has been dealt with.
-pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn redo(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     match (record.kind(), block.id) {
         (kind::PAGE_UPDATE, 0) => update::items(record, block, page),
         (kind::PAGE_SPLIT, 1..) => split::part(record, block, page),
@@ -36,7 +36,11 @@ pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Result
 ///
 /// `gistplacetopage` marks the left child only after the record is written, because the mark is the record's
 /// own LSN: the image lacks it.
-pub(super) fn redo_restored(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn redo_restored(
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
+    page: &mut Page,
+) -> Result<(), RedoFault> {
     match (record.kind(), block.id) {
         (kind::PAGE_UPDATE, 1) | (kind::PAGE_SPLIT, 0) if page.is_new() => Err(RedoFault::NewPage),
         (kind::PAGE_UPDATE, 1) | (kind::PAGE_SPLIT, 0) => split::finish_left_child(record, page),

@@ -27,8 +27,8 @@ struct SplitFields {
 }
 
 impl SplitFields {
-    fn read(record: &Record) -> Result<SplitFields, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+    fn read(record: &Record<'_>) -> Result<SplitFields, RedoFault> {
+        let mut fields = Fields::new(record.main);
         let right_link = fields.u32()?;
         fields.align(8);
         let nsn = Lsn(fields.u64()?);
@@ -45,7 +45,7 @@ impl SplitFields {
 }
 
 /// Block 1 and the following ones of PAGE_SPLIT: a part, made anew from the tuples in its data.
-pub(super) fn part(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn part(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = SplitFields::read(record)?;
     let number = u16::from(block.id);
     if number > fields.page_count {
@@ -72,7 +72,7 @@ pub(super) fn part(record: &Record, block: &BlockRef, page: &mut Page) -> Result
     let mut part = GistPage::init(page, flags);
     part.set_right_link(right_link);
     part.set_nsn(fields.nsn);
-    let mut tuples = Fields::new(&block.data);
+    let mut tuples = Fields::new(block.data);
     for _ in 0..tuples.u32()? {
         append(page, index_tuple::read(&mut tuples)?)?;
     }
@@ -82,7 +82,7 @@ pub(super) fn part(record: &Record, block: &BlockRef, page: &mut Page) -> Result
 }
 
 /// The page below whose split is complete, now that its parent has the downlinks.
-pub(super) fn left_child(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn left_child(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
@@ -90,7 +90,7 @@ pub(super) fn left_child(record: &Record, page: &mut Page) -> Result<(), RedoFau
 }
 
 /// The same without looking at the page's LSN, which its image has set.
-pub(super) fn finish_left_child(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn finish_left_child(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let mut child = GistPage::of(page)?;
     child.set_nsn(record.end);
     child.clear_flags(F_FOLLOW_RIGHT);

@@ -11,14 +11,14 @@ use crate::{BlockRef, Page, Record};
 
 /// Block 0 of PAGE_UPDATE: `gistxlogPageUpdate` counts what the block's data has, offsets to delete first,
 /// then tuples to insert.
-pub(super) fn items(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn items(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut counts = Fields::new(&record.main);
+    let mut counts = Fields::new(record.main);
     let delete_count = usize::from(counts.u16()?);
     let insert_count = usize::from(counts.u16()?);
-    let mut data = Fields::new(&block.data);
+    let mut data = Fields::new(block.data);
     let mut to_append = insert_count;
     if delete_count == 1 && insert_count == 1 {
         // Where the item stands on the page depends on how it was replaced.

@@ -10,31 +10,35 @@ use crate::redo::page::PageLayout;
 use crate::{BlockRef, Page, Record};
 
 /// `hash_xlog_insert`, block 0.
-pub(super) fn insert(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn insert(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        let offset = Fields::new(&record.main).u16()?;
-        page.add_index_item(offset, &block.data)?;
+        let offset = Fields::new(record.main).u16()?;
+        page.add_index_item(offset, block.data)?;
         Ok(())
     })
 }
 
 /// `hash_xlog_move_page_contents`, block 1: tuples that come from a later page of the bucket.
-pub(super) fn add_moved(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn add_moved(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        add_tuples(page, &block.data, Fields::new(&record.main).u16()?)
+        add_tuples(page, block.data, Fields::new(record.main).u16()?)
     })
 }
 
 /// `hash_xlog_move_page_contents`, block 2: they leave that page.
-pub(super) fn delete_moved(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
-    change_if_needed(record, page, |page| delete_tuples(page, &block.data))
+pub(super) fn delete_moved(
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
+    page: &mut Page,
+) -> Result<(), RedoFault> {
+    change_if_needed(record, page, |page| delete_tuples(page, block.data))
 }
 
 /// `hash_xlog_delete`, block 1.
-pub(super) fn delete(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn delete(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        let clears_dead_mark = Fields::new(&record.main).bool()?;
-        delete_tuples(page, &block.data)?;
+        let clears_dead_mark = Fields::new(record.main).bool()?;
+        delete_tuples(page, block.data)?;
         if clears_dead_mark {
             HashPage::of(page)?.clear_flags(LH_PAGE_HAS_DEAD_TUPLES);
         }
@@ -43,9 +47,9 @@ pub(super) fn delete(record: &Record, block: &BlockRef, page: &mut Page) -> Resu
 }
 
 /// `hash_xlog_vacuum_one_page`, block 0.
-pub(super) fn vacuum(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn vacuum(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        let mut fields = Fields::new(&record.main);
+        let mut fields = Fields::new(record.main);
         let _latest_removed_xid = fields.u32()?;
         let count = fields.u32()? as usize;
         if fields.remaining() > 0 {

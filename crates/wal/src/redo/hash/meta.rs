@@ -54,8 +54,8 @@ const _: () = assert!(BITMAP_BYTES.is_power_of_two() && BITMAP_BYTES as u32 * 8 
 const _: () = assert!(BITMAP_BYTES <= PAGE_ROOM_BYTES && PAGE_ROOM_BYTES / 2 < BITMAP_BYTES);
 
 /// `hash_xlog_init_meta_page`.
-pub(super) fn init(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
-    let mut fields = Fields::new(&record.main);
+pub(super) fn init(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
+    let mut fields = Fields::new(record.main);
     let tuple_count = fields.f64()?;
     let procedure = fields.u32()?;
     let fill_factor = fields.u16()?;
@@ -114,7 +114,7 @@ fn total_buckets(phase: u32) -> u32 {
 }
 
 /// `hash_xlog_init_bitmap_page`, block 1: the first bitmap lies behind the first buckets.
-pub(super) fn add_first_bitmap(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn add_first_bitmap(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
         let buckets = page.u32_at(AT_MAX_BUCKET).wrapping_add(1);
         add_bitmap(page, buckets.wrapping_add(1))
@@ -122,7 +122,7 @@ pub(super) fn add_first_bitmap(record: &Record, page: &mut Page) -> Result<(), R
 }
 
 /// `hash_xlog_insert`, block 1.
-pub(super) fn count_inserted(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn count_inserted(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
         put_tuple_count(page, tuple_count(page) + 1.0);
         Ok(())
@@ -130,9 +130,9 @@ pub(super) fn count_inserted(record: &Record, page: &mut Page) -> Result<(), Red
 }
 
 /// `hash_xlog_vacuum_one_page`, block 1.
-pub(super) fn count_vacuumed(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn count_vacuumed(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        let mut fields = Fields::new(&record.main);
+        let mut fields = Fields::new(record.main);
         let _latest_removed_xid = fields.u32()?;
         let removed = fields.u32()? as i32;
         put_tuple_count(page, tuple_count(page) - f64::from(removed));
@@ -141,20 +141,24 @@ pub(super) fn count_vacuumed(record: &Record, page: &mut Page) -> Result<(), Red
 }
 
 /// `hash_xlog_update_meta_page`.
-pub(super) fn set_tuple_count(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn set_tuple_count(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        put_tuple_count(page, Fields::new(&record.main).f64()?);
+        put_tuple_count(page, Fields::new(record.main).f64()?);
         Ok(())
     })
 }
 
 /// `hash_xlog_add_ovfl_page`, block 4.
-pub(super) fn add_overflow_page(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn add_overflow_page(
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
+    page: &mut Page,
+) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        let mut fields = Fields::new(&record.main);
+        let mut fields = Fields::new(record.main);
         let _bitmap_bytes = fields.u16()?;
         let was_free = fields.bool()?;
-        page.put_u32(AT_FIRST_FREE, Fields::new(&block.data).u32()?);
+        page.put_u32(AT_FIRST_FREE, Fields::new(block.data).u32()?);
         if was_free {
             return Ok(());
         }
@@ -170,16 +174,20 @@ pub(super) fn add_overflow_page(record: &Record, block: &BlockRef, page: &mut Pa
 }
 
 /// `hash_xlog_split_allocate_page`, block 2.
-pub(super) fn add_bucket(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn add_bucket(
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
+    page: &mut Page,
+) -> Result<(), RedoFault> {
     const UPDATE_MASKS: u8 = 1 << 0;
     const UPDATE_SPLITPOINT: u8 = 1 << 1;
     change_if_needed(record, page, |page| {
-        let mut fields = Fields::new(&record.main);
+        let mut fields = Fields::new(record.main);
         let new_bucket = fields.u32()?;
         let _old_bucket_flags = fields.u16()?;
         let _new_bucket_flags = fields.u16()?;
         let flags = fields.u8()?;
-        let mut data = Fields::new(&block.data);
+        let mut data = Fields::new(block.data);
         page.put_u32(AT_MAX_BUCKET, new_bucket);
         if flags & UPDATE_MASKS != 0 {
             page.put_u32(AT_LOW_MASK, data.u32()?);
@@ -195,9 +203,13 @@ pub(super) fn add_bucket(record: &Record, block: &BlockRef, page: &mut Page) -> 
 }
 
 /// `hash_xlog_squeeze_page`, block 6.
-pub(super) fn set_first_free(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn set_first_free(
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
+    page: &mut Page,
+) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        page.put_u32(AT_FIRST_FREE, Fields::new(&block.data).u32()?);
+        page.put_u32(AT_FIRST_FREE, Fields::new(block.data).u32()?);
         Ok(())
     })
 }

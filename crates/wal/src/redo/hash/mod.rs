@@ -35,7 +35,7 @@ mod kind {
 }
 
 /// Applies the record to the page of `block`, whose image, if any, has been dealt with.
-pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn redo(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     match (record.kind(), block.id) {
         (kind::INIT_META_PAGE, 0) => meta::init(record, page),
         (kind::INIT_BITMAP_PAGE, 0) => overflow::init_bitmap(record, page),

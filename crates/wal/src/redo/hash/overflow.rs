@@ -10,8 +10,8 @@ use crate::{BlockRef, Page, Record};
 
 /// `hash_xlog_init_bitmap_page`, block 0, and `hash_xlog_add_ovfl_page`, block 3 (`_hash_initbitmapbuffer`):
 /// no page is free yet. Both records begin with the bitmap's size.
-pub(super) fn init_bitmap(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
-    let bitmap_bytes = Fields::new(&record.main).u16()?;
+pub(super) fn init_bitmap(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
+    let bitmap_bytes = Fields::new(record.main).u16()?;
     HashPage::init(page, &NewPage::outside_buckets(LH_BITMAP_PAGE));
     page.bytes_mut(HEADER_BYTES, usize::from(bitmap_bytes))?
         .fill(0xFF);
@@ -21,10 +21,10 @@ pub(super) fn init_bitmap(record: &Record, page: &mut Page) -> Result<(), RedoFa
 }
 
 /// `hash_xlog_add_ovfl_page`, block 0: the new page.
-pub(super) fn init(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn init(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let new = NewPage {
         previous: block_number(record, 1)?,
-        bucket: Fields::new(&block.data).u32()?,
+        bucket: Fields::new(block.data).u32()?,
         flags: LH_OVERFLOW_PAGE,
     };
     HashPage::init(page, &new);
@@ -33,7 +33,7 @@ pub(super) fn init(record: &Record, block: &BlockRef, page: &mut Page) -> Result
 }
 
 /// `hash_xlog_add_ovfl_page`, block 1: the page in front of the new one.
-pub(super) fn link_new(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn link_new(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
         HashPage::of(page)?.set_next(block_number(record, 0)?);
         Ok(())
@@ -41,16 +41,16 @@ pub(super) fn link_new(record: &Record, page: &mut Page) -> Result<(), RedoFault
 }
 
 /// `hash_xlog_add_ovfl_page`, block 2: a bitmap that knew the page as free.
-pub(super) fn mark_used(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn mark_used(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        change_bit(page, &block.data, |word, bit| word | bit)
+        change_bit(page, block.data, |word, bit| word | bit)
     })
 }
 
 /// `hash_xlog_squeeze_page`, block 5: a bitmap that now knows the page as free.
-pub(super) fn mark_free(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn mark_free(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        change_bit(page, &block.data, |word, bit| word & !bit)
+        change_bit(page, block.data, |word, bit| word & !bit)
     })
 }
 
@@ -82,8 +82,8 @@ struct SqueezeFields {
 }
 
 impl SqueezeFields {
-    fn read(record: &Record) -> Result<SqueezeFields, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+    fn read(record: &Record<'_>) -> Result<SqueezeFields, RedoFault> {
+        let mut fields = Fields::new(record.main);
         let (previous, next) = (fields.u32()?, fields.u32()?);
         let tuples = fields.u16()?;
         let _writes_to_first_page = fields.bool()?;
@@ -97,11 +97,15 @@ impl SqueezeFields {
 }
 
 /// `hash_xlog_squeeze_page`, block 1: the page that takes the last tuples of the freed one, maybe none.
-pub(super) fn add_squeezed(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn add_squeezed(
+    record: &Record<'_>,
+    block: &BlockRef<'_>,
+    page: &mut Page,
+) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
         let fields = SqueezeFields::read(record)?;
         if fields.tuples > 0 {
-            add_tuples(page, &block.data, fields.tuples)?;
+            add_tuples(page, block.data, fields.tuples)?;
         }
         if fields.writes_to_previous {
             HashPage::of(page)?.set_next(fields.next);
@@ -111,7 +115,7 @@ pub(super) fn add_squeezed(record: &Record, block: &BlockRef, page: &mut Page) -
 }
 
 /// `hash_xlog_squeeze_page`, block 2: the freed page.
-pub(super) fn free(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn free(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
         HashPage::init(page, &NewPage::outside_buckets(LH_UNUSED_PAGE));
         Ok(())
@@ -119,7 +123,7 @@ pub(super) fn free(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
 }
 
 /// `hash_xlog_squeeze_page`, block 3.
-pub(super) fn unlink_from_previous(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn unlink_from_previous(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = SqueezeFields::read(record)?;
     if fields.writes_to_previous {
         return Err(RedoFault::UnrelatedPage);
@@ -131,7 +135,7 @@ pub(super) fn unlink_from_previous(record: &Record, page: &mut Page) -> Result<(
 }
 
 /// `hash_xlog_squeeze_page`, block 4.
-pub(super) fn unlink_from_next(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn unlink_from_next(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
         HashPage::of(page)?.set_previous(SqueezeFields::read(record)?.previous);
         Ok(())

@@ -16,8 +16,8 @@ struct AllocateFields {
 }
 
 impl AllocateFields {
-    fn read(record: &Record) -> Result<AllocateFields, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+    fn read(record: &Record<'_>) -> Result<AllocateFields, RedoFault> {
+        let mut fields = Fields::new(record.main);
         Ok(AllocateFields {
             new_bucket: fields.u32()?,
             old_flags: fields.u16()?,
@@ -27,7 +27,7 @@ impl AllocateFields {
 }
 
 /// `hash_xlog_split_allocate_page`, block 0: the first page of the bucket to be split.
-pub(super) fn begin(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn begin(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
         let fields = AllocateFields::read(record)?;
         let mut old = HashPage::of(page)?;
@@ -38,7 +38,7 @@ pub(super) fn begin(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
 }
 
 /// `hash_xlog_split_allocate_page`, block 1: the first page of the new bucket.
-pub(super) fn init_new_bucket(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn init_new_bucket(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = AllocateFields::read(record)?;
     let new = NewPage {
         previous: fields.new_bucket,
@@ -51,18 +51,18 @@ pub(super) fn init_new_bucket(record: &Record, page: &mut Page) -> Result<(), Re
 }
 
 /// `hash_xlog_split_complete`, block 0.
-pub(super) fn complete_old(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn complete_old(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        let old_flags = Fields::new(&record.main).u16()?;
+        let old_flags = Fields::new(record.main).u16()?;
         HashPage::of(page)?.set_flags(old_flags);
         Ok(())
     })
 }
 
 /// `hash_xlog_split_complete`, block 1.
-pub(super) fn complete_new(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn complete_new(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
-        let mut fields = Fields::new(&record.main);
+        let mut fields = Fields::new(record.main);
         let _old_flags = fields.u16()?;
         HashPage::of(page)?.set_flags(fields.u16()?);
         Ok(())
@@ -70,7 +70,7 @@ pub(super) fn complete_new(record: &Record, page: &mut Page) -> Result<(), RedoF
 }
 
 /// `hash_xlog_split_cleanup`: the old bucket has none of the moved tuples any more.
-pub(super) fn cleaned_up(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn cleaned_up(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     change_if_needed(record, page, |page| {
         HashPage::of(page)?.clear_flags(LH_BUCKET_NEEDS_SPLIT_CLEANUP);
         Ok(())

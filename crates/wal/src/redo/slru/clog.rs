@@ -12,7 +12,7 @@ const ABORTED: u8 = 0x02;
 
 /// `TransactionIdSetTreeStatus` (15.18) on one page. The state "subtransaction committed" that PostgreSQL
 /// passes through is over when the record is.
-pub(super) fn set_outcomes(record: &Record, number: u32, page: &mut Page) -> Result<bool, WalError> {
+pub(super) fn set_outcomes(record: &Record<'_>, number: u32, page: &mut Page) -> Result<bool, WalError> {
     let Some(completion) = Completion::parse(record)? else {
         return Ok(false);
     };

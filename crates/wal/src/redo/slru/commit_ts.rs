@@ -6,7 +6,7 @@ use crate::slru::{COMMIT_TS_ENTRY_BYTES, COMMIT_TS_XIDS_PER_PAGE};
 use crate::{Record, WalError};
 
 /// `TransactionTreeSetCommitTsData` (15.18) on one page, as `xact_redo_commit` calls it.
-pub(super) fn set_times(record: &Record, number: u32, page: &mut Page) -> Result<bool, WalError> {
+pub(super) fn set_times(record: &Record<'_>, number: u32, page: &mut Page) -> Result<bool, WalError> {
     let completion = match Completion::parse(record)? {
         Some(completion) if completion.outcome == Outcome::Committed => completion,
         _ => return Ok(false),

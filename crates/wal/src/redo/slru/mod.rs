@@ -13,7 +13,7 @@ use super::Page;
 
 /// Applies `record` to page `number` of an SLRU; false if the record does not change that page.
 pub(super) fn apply(
-    record: &Record,
+    record: &Record<'_>,
     kind: SlruKind,
     number: u32,
     page: &mut Page,
@@ -35,7 +35,7 @@ pub(super) fn apply(
 }
 
 /// A record that says the number of a page to be made.
-fn zero(record: &Record, number: u32, page: &mut Page) -> Result<bool, WalError> {
+fn zero(record: &Record<'_>, number: u32, page: &mut Page) -> Result<bool, WalError> {
     if record.main_reader().u32()? != number {
         return Ok(false);
     }

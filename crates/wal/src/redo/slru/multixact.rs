@@ -19,7 +19,7 @@ use crate::{Record, WalError};
 /// Bytes of an entry of an offsets page.
 const OFFSET_BYTES: usize = 4;
 
-pub(super) fn apply_to_offsets(record: &Record, number: u32, page: &mut Page) -> Result<bool, WalError> {
+pub(super) fn apply_to_offsets(record: &Record<'_>, number: u32, page: &mut Page) -> Result<bool, WalError> {
     match record.kind() {
         kind::ZERO_OFFSETS_PAGE => {
             if record.main_reader().u32()? != number {
@@ -61,7 +61,7 @@ fn was_made_ahead(number: u32, page: &Page) -> bool {
     page[..first].iter().all(|byte| *byte == 0) && page[first + OFFSET_BYTES..].iter().all(|byte| *byte == 0)
 }
 
-pub(super) fn apply_to_members(record: &Record, number: u32, page: &mut Page) -> Result<bool, WalError> {
+pub(super) fn apply_to_members(record: &Record<'_>, number: u32, page: &mut Page) -> Result<bool, WalError> {
     match record.kind() {
         kind::ZERO_MEMBERS_PAGE => super::zero(record, number, page),
         kind::CREATE_ID => {
@@ -104,7 +104,7 @@ mod tests {
     const OFFSET: u32 = 70_000;
 
     /// `xl_multixact_create` with two members.
-    fn create(multi: u32, offset: u32) -> Record {
+    fn create(multi: u32, offset: u32) -> Record<'static> {
         let words = [multi, offset, 2, 700, 0, 701, 1];
         test_records::record(
             Rmgr::MultiXact,
@@ -114,12 +114,12 @@ mod tests {
         )
     }
 
-    fn zero() -> Record {
+    fn zero() -> Record<'static> {
         test_records::record(Rmgr::MultiXact, kind::ZERO_OFFSETS_PAGE, &PAGE.to_le_bytes(), &[])
     }
 
     /// The page after those of the records that change it.
-    fn replay(records: &[Record], mut page: Page) -> Page {
+    fn replay(records: &[Record<'_>], mut page: Page) -> Page {
         let key = PageKey::Slru {
             kind: SlruKind::MultiXactOffset,
             page: PAGE,

@@ -29,9 +29,9 @@ struct AddNodeFields<'a> {
     tuple: &'a [u8],
 }
 
-impl AddNodeFields<'_> {
-    fn read(record: &Record) -> Result<AddNodeFields<'_>, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+impl<'a> AddNodeFields<'a> {
+    fn read(record: &'a Record<'_>) -> Result<AddNodeFields<'a>, RedoFault> {
+        let mut fields = Fields::new(record.main);
         Ok(AddNodeFields {
             offset: fields.u16()?,
             new_offset: fields.u16()?,
@@ -43,12 +43,12 @@ impl AddNodeFields<'_> {
         })
     }
 
-    fn new_place(&self, record: &Record) -> Result<StoredTid, RedoFault> {
+    fn new_place(&self, record: &Record<'_>) -> Result<StoredTid, RedoFault> {
         Ok(stored_tid(block_number(record, 1)?, self.new_offset))
     }
 
     /// Updates the downlink if it is on block `id`.
-    fn point_downlink(&self, record: &Record, id: u8, page: &mut Page) -> Result<(), RedoFault> {
+    fn point_downlink(&self, record: &Record<'_>, id: u8, page: &mut Page) -> Result<(), RedoFault> {
         if self.parent_block != id {
             return Ok(());
         }
@@ -57,7 +57,7 @@ impl AddNodeFields<'_> {
 }
 
 /// Block 0 of ADD_NODE: the tuple is replaced in place, or leaves a redirection behind.
-pub(super) fn enlarged(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn enlarged(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
@@ -79,7 +79,7 @@ pub(super) fn enlarged(record: &Record, page: &mut Page) -> Result<(), RedoFault
 }
 
 /// Block 1 of ADD_NODE: the page that the tuple moves to.
-pub(super) fn new_place_of_enlarged(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn new_place_of_enlarged(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = AddNodeFields::read(record)?;
     if init_or_prepare(record, page, fields.is_new_page, INNER_PAGE)? == BlockRedo::Done {
         return Ok(());
@@ -91,7 +91,7 @@ pub(super) fn new_place_of_enlarged(record: &Record, page: &mut Page) -> Result<
 }
 
 /// Block 2 of ADD_NODE: the page with the downlink, if it is neither the old one nor the new one.
-pub(super) fn parent_of_enlarged(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn parent_of_enlarged(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = AddNodeFields::read(record)?;
     if fields.parent_block != 2 {
         return Err(RedoFault::UnrelatedPage);
@@ -110,9 +110,9 @@ struct SplitFields<'a> {
     postfix: &'a [u8],
 }
 
-impl SplitFields<'_> {
-    fn read(record: &Record) -> Result<SplitFields<'_>, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+impl<'a> SplitFields<'a> {
+    fn read(record: &'a Record<'_>) -> Result<SplitFields<'a>, RedoFault> {
+        let mut fields = Fields::new(record.main);
         Ok(SplitFields {
             prefix_offset: fields.u16()?,
             postfix_offset: fields.u16()?,
@@ -125,7 +125,7 @@ impl SplitFields<'_> {
 }
 
 /// Block 0 of SPLIT_TUPLE: the prefix tuple replaces the one that is split.
-pub(super) fn prefix(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn prefix(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
@@ -139,7 +139,7 @@ pub(super) fn prefix(record: &Record, page: &mut Page) -> Result<(), RedoFault> 
 }
 
 /// Block 1 of SPLIT_TUPLE: the postfix tuple's page, if it is another one.
-pub(super) fn postfix(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn postfix(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = SplitFields::read(record)?;
     if fields.on_same_page {
         return Err(RedoFault::UnrelatedPage);

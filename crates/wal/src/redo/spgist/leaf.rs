@@ -23,9 +23,9 @@ struct AddFields<'a> {
     tuple: &'a [u8],
 }
 
-impl AddFields<'_> {
-    fn read(record: &Record) -> Result<AddFields<'_>, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+impl<'a> AddFields<'a> {
+    fn read(record: &'a Record<'_>) -> Result<AddFields<'a>, RedoFault> {
+        let mut fields = Fields::new(record.main);
         Ok(AddFields {
             is_new_page: fields.u8()? != 0,
             page_use: PageUse {
@@ -41,7 +41,7 @@ impl AddFields<'_> {
 }
 
 /// Block 0 of ADD_LEAF.
-pub(super) fn add(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn add(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = AddFields::read(record)?;
     if init_or_prepare(record, page, fields.is_new_page, fields.page_use)? == BlockRedo::Done {
         return Ok(());
@@ -59,7 +59,7 @@ pub(super) fn add(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
 }
 
 /// Block 1 of ADD_LEAF: the inner tuple above a new chain.
-pub(super) fn parent_of_added(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn parent_of_added(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = AddFields::read(record)?;
     if fields.downlink.offset == 0 {
         return Err(RedoFault::UnrelatedPage);
@@ -80,9 +80,9 @@ struct MoveFields<'a> {
     tuples: Fields<'a>,
 }
 
-impl MoveFields<'_> {
-    fn read(record: &Record) -> Result<MoveFields<'_>, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+impl<'a> MoveFields<'a> {
+    fn read(record: &'a Record<'_>) -> Result<MoveFields<'a>, RedoFault> {
+        let mut fields = Fields::new(record.main);
         let move_count = usize::from(fields.u16()?);
         let is_new_page = fields.u8()? != 0;
         let replaces_dead = fields.u8()? != 0;
@@ -106,14 +106,14 @@ impl MoveFields<'_> {
     }
 
     /// The chain's new head: the tuple that was inserted last.
-    fn head(&self, record: &Record) -> Result<StoredTid, RedoFault> {
+    fn head(&self, record: &Record<'_>) -> Result<StoredTid, RedoFault> {
         let offset = self.inserted.iter().next_back().unwrap_or_default();
         Ok(stored_tid(block_number(record, 1)?, offset))
     }
 }
 
 /// Block 1 of MOVE_LEAFS: the page that gets the chain.
-pub(super) fn move_destination(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn move_destination(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let mut fields = MoveFields::read(record)?;
     if init_or_prepare(record, page, fields.is_new_page, fields.page_use)? == BlockRedo::Done {
         return Ok(());
@@ -126,7 +126,7 @@ pub(super) fn move_destination(record: &Record, page: &mut Page) -> Result<(), R
 }
 
 /// Block 0 of MOVE_LEAFS: the page that had the chain.
-pub(super) fn move_source(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn move_source(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
@@ -138,7 +138,7 @@ pub(super) fn move_source(record: &Record, page: &mut Page) -> Result<(), RedoFa
 }
 
 /// Block 2 of MOVE_LEAFS: the inner tuple above the chain.
-pub(super) fn parent_of_moved(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn parent_of_moved(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = MoveFields::read(record)?;
     fields.downlink.redo(record, page, fields.head(record)?)
 }

@@ -27,7 +27,7 @@ mod kind {
 }
 
 /// Applies the record to the page of `block`, whose image, if any, has been dealt with.
-pub(super) fn redo(record: &Record, block: &BlockRef, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn redo(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -> Result<(), RedoFault> {
     match (record.kind(), block.id) {
         (kind::ADD_LEAF, 0) => leaf::add(record, page),
         (kind::ADD_LEAF, 1) => leaf::parent_of_added(record, page),

@@ -32,7 +32,7 @@ pub(super) struct PageUse {
 /// Brings the page into the state that the record's change starts from: empty (`SpGistInitPage`) if it is
 /// `new`, otherwise as it is.
 pub(super) fn init_or_prepare(
-    record: &Record,
+    record: &Record<'_>,
     page: &mut Page,
     is_new: bool,
     page_use: PageUse,
@@ -176,7 +176,7 @@ impl Downlink {
     }
 
     /// Points it to `to`, on a page that changes in no other way.
-    pub(super) fn redo(self, record: &Record, page: &mut Page, to: StoredTid) -> Result<(), RedoFault> {
+    pub(super) fn redo(self, record: &Record<'_>, page: &mut Page, to: StoredTid) -> Result<(), RedoFault> {
         if prepare(record, page)? == BlockRedo::Done {
             return Ok(());
         }

@@ -33,9 +33,9 @@ struct PickSplitFields<'a> {
     leafs: Fields<'a>,
 }
 
-impl PickSplitFields<'_> {
-    fn read(record: &Record) -> Result<PickSplitFields<'_>, RedoFault> {
-        let mut fields = Fields::new(&record.main);
+impl<'a> PickSplitFields<'a> {
+    fn read(record: &'a Record<'_>) -> Result<PickSplitFields<'a>, RedoFault> {
+        let mut fields = Fields::new(record.main);
         let is_root_split = fields.u8()? != 0;
         fields.align(2);
         let delete_count = usize::from(fields.u16()?);
@@ -58,7 +58,7 @@ impl PickSplitFields<'_> {
         })
     }
 
-    fn inner_tid(&self, record: &Record) -> Result<StoredTid, RedoFault> {
+    fn inner_tid(&self, record: &Record<'_>) -> Result<StoredTid, RedoFault> {
         Ok(stored_tid(block_number(record, 2)?, self.inner_offset))
     }
 
@@ -82,7 +82,7 @@ impl PickSplitFields<'_> {
 }
 
 /// Block 0.
-pub(super) fn source(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn source(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let mut fields = PickSplitFields::read(record)?;
     if fields.is_root_split {
         return Err(RedoFault::UnrelatedPage);
@@ -100,7 +100,7 @@ pub(super) fn source(record: &Record, page: &mut Page) -> Result<(), RedoFault> 
 }
 
 /// Block 1.
-pub(super) fn destination(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn destination(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let mut fields = PickSplitFields::read(record)?;
     if init_or_prepare(record, page, fields.is_new_destination, fields.page_use(true))? == BlockRedo::Done {
         return Ok(());
@@ -111,7 +111,7 @@ pub(super) fn destination(record: &Record, page: &mut Page) -> Result<(), RedoFa
 }
 
 /// Block 2.
-pub(super) fn inner(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn inner(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = PickSplitFields::read(record)?;
     if init_or_prepare(record, page, fields.is_new_inner, fields.page_use(false))? == BlockRedo::Done {
         return Ok(());
@@ -125,7 +125,7 @@ pub(super) fn inner(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
 }
 
 /// Block 3.
-pub(super) fn parent(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn parent(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     let fields = PickSplitFields::read(record)?;
     fields.downlink.redo(record, page, fields.inner_tid(record)?)
 }

@@ -11,11 +11,11 @@ use crate::redo::page::PageLayout;
 use crate::{Page, Record};
 
 /// Block 0 of VACUUM_LEAF: `spgxlogVacuumLeaf` and its six arrays of item numbers.
-pub(super) fn leaf(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn leaf(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     let dead_count = usize::from(fields.u16()?);
     let placeholder_count = usize::from(fields.u16()?);
     let move_count = usize::from(fields.u16()?);
@@ -50,11 +50,11 @@ pub(super) fn leaf(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
 }
 
 /// Block 0 of VACUUM_ROOT: `spgxlogVacuumRoot`.
-pub(super) fn root(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn root(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     let delete_count = usize::from(fields.u16()?);
     let _writer = WriterState::read(&mut fields)?;
     delete_index_items(page, fields.u16_array(delete_count)?)?;
@@ -63,11 +63,11 @@ pub(super) fn root(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
 }
 
 /// Block 0 of VACUUM_REDIRECT: `spgxlogVacuumRedirect`.
-pub(super) fn redirects(record: &Record, page: &mut Page) -> Result<(), RedoFault> {
+pub(super) fn redirects(record: &Record<'_>, page: &mut Page) -> Result<(), RedoFault> {
     if prepare(record, page)? == BlockRedo::Done {
         return Ok(());
     }
-    let mut fields = Fields::new(&record.main);
+    let mut fields = Fields::new(record.main);
     let redirect_count = fields.u16()?;
     // The placeholders from here to the page's end go; 0 for none.
     let first_placeholder = fields.u16()?;
