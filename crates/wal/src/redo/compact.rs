@@ -26,31 +26,32 @@ struct KeptItems<const MAX: usize> {
     items: [KeptItem; MAX],
     count: usize,
     total: usize,
+    /// Where the last one lies.
+    last_at: u16,
     /// Each item lies before the previous one: they can move up in place.
     presorted: bool,
 }
 
 impl<const MAX: usize> KeptItems<MAX> {
-    fn new() -> Self {
+    fn new(special: u16) -> Self {
         KeptItems {
             items: [KeptItem::default(); MAX],
             count: 0,
             total: 0,
+            last_at: special,
             presorted: true,
         }
     }
 
+    #[inline]
     fn push(&mut self, offset: u16, item: ItemId, special: u16) -> Result<(), RedoFault> {
         let aligned_len = max_align(item.len());
         if item.offset() + aligned_len > usize::from(special) {
             return Err(corrupted(offset));
         }
-        let last_at = match self.count {
-            0 => special,
-            count => self.items[count - 1].at,
-        };
         let at = item.offset() as u16;
-        self.presorted &= last_at > at;
+        self.presorted &= self.last_at > at;
+        self.last_at = at;
         *self.items.get_mut(self.count).ok_or(too_many(offset))? = KeptItem {
             offset,
             at,
@@ -81,20 +82,32 @@ impl<const MAX: usize> KeptItems<MAX> {
         }
     }
 
+    /// Items that lie one before the other move together.
     fn compactify_with(
         &self,
         page: &mut Page,
         mut copy: impl FnMut(&mut Page, usize, usize, usize),
     ) -> Result<(), RedoFault> {
         let mut upper = usize::from(page.special());
+        // What is to be moved next: from here, up to there, to where it ends.
+        let (mut from, mut end, mut target_end) = (upper, upper, upper);
         for kept in &self.items[..self.count] {
             let (at, len) = (usize::from(kept.at), usize::from(kept.aligned_len));
+            if at + len != from {
+                if end != target_end && from < end {
+                    copy(page, from, upper, end - from);
+                }
+                (end, target_end) = (at + len, upper);
+            }
+            from = at;
             upper -= len;
             if at != upper {
-                copy(page, at, upper, len);
                 let item = page.item_id(kept.offset)?;
                 page.set_item_id(kept.offset, item.with_offset(upper))?;
             }
+        }
+        if end != target_end && from < end {
+            copy(page, from, upper, end - from);
         }
         page.set_upper(upper as u16);
         Ok(())
@@ -120,13 +133,14 @@ pub(crate) fn repair_fragmentation(page: &mut Page) -> Result<(), RedoFault> {
     page.check_pointers()?;
     let (upper, special) = (usize::from(page.upper()), page.special());
     let last = page.max_offset();
-    let mut kept = KeptItems::<MAX_HEAP_TUPLES>::new();
+    let mut kept = KeptItems::<MAX_HEAP_TUPLES>::new(special);
     let mut unused = 0;
     let mut final_used = 0;
-    for offset in 1..=last {
-        let item = page.item_id(offset)?;
+    let (words, _) = page.as_chunks_mut::<ITEM_ID_BYTES>();
+    for (offset, word) in (1..=last).zip(&mut words[HEADER_BYTES / ITEM_ID_BYTES..]) {
+        let item = ItemId(u32::from_le_bytes(*word));
         if !item.is_used() {
-            page.set_item_id(offset, ItemId::UNUSED)?;
+            *word = ItemId::UNUSED.0.to_le_bytes();
             unused += 1;
             continue;
         }
@@ -252,7 +266,7 @@ where
     page.check_pointers()?;
     let special = page.special();
     let mut doomed = offsets.peekable();
-    let mut kept = KeptItems::<MAX_INDEX_TUPLES>::new();
+    let mut kept = KeptItems::<MAX_INDEX_TUPLES>::new(special);
     let mut kept_ids = [ItemId::UNUSED; MAX_INDEX_TUPLES];
     for offset in 1..=page.max_offset() {
         let item = index_item(page, offset)?;
