@@ -223,3 +223,72 @@ fn a_write_that_was_cut_short_by_a_full_disk_leaves_nothing_behind() {
     assert_eq!((found.scl, found.damage), (made[3].end, None));
     assert_eq!(log.read(BASE).unwrap(), made);
 }
+
+/// Records that are close together are read at once; what is wrong with one of them is that one's error.
+#[test]
+fn single_records_are_read_again_from_their_positions() {
+    let mut writer = WalWriter::new(FACTS, BASE);
+    let made: Vec<RawRecord> = (1..=200_u16)
+        .map(|number| match number % 10 {
+            0 => writer.full_page(main_fork(16384), 1, number as u8),
+            _ => writer.heap_insert(main_fork(16384), 0, number, &[number as u8; 70]),
+        })
+        .collect();
+    let dir = tempfile::tempdir().unwrap();
+    let place = Place {
+        disk: Arc::new(RealDisk),
+        dir: dir.path().to_owned(),
+        file_bytes: 60_000, // several files
+    };
+    let history = history(&[(1, BASE)]);
+    let log = place.begin(&history);
+    let mut end = BASE;
+    for frame in made.chunks(7) {
+        end = log.append(epoch(1), end, frame);
+    }
+    let stored = log.hot.read_records(BASE, usize::MAX).unwrap();
+    let read = |chosen: &[usize]| {
+        let mut positions = chosen.iter().map(|index| stored[*index].position);
+        let mut found = Vec::new();
+        let outcome = log.hot.read_each(&mut positions, &mut Vec::new(), &mut |bytes| {
+            found.push(bytes.to_vec());
+            true
+        });
+        (found, outcome.map_err(|error| error.kind()))
+    };
+    let bytes = |chosen: &[usize]| -> Vec<Vec<u8>> {
+        chosen.iter().map(|index| made[*index].bytes.to_vec()).collect()
+    };
+    let all: Vec<usize> = (0..made.len()).collect();
+    let some: Vec<usize> = (0..made.len()).step_by(13).collect();
+    for chosen in [all.clone(), some, vec![150, 3, 151, 4], vec![], vec![7, 7]] {
+        assert_eq!(read(&chosen), (bytes(&chosen), Ok(())));
+    }
+    let mut taken = 0;
+    let mut positions = stored.iter().map(|stored| stored.position);
+    let stopped = log.hot.read_each(&mut positions, &mut Vec::new(), &mut |_| {
+        taken += 1;
+        taken < 5
+    });
+    assert!(stopped.is_ok() && taken == 5, "it stops when it is told to");
+
+    let position = stored[103].position;
+    let path = file_of(dir.path(), position.file);
+    let mut content = std::fs::read(&path).unwrap();
+    content[position.offset as usize + 40] ^= 1;
+    std::fs::write(&path, content).unwrap();
+    let (found, outcome) = read(&all);
+    assert_eq!(found, bytes(&all[..103]));
+    assert_eq!(outcome, Err(std::io::ErrorKind::InvalidData));
+    assert_eq!(log.troubles().len(), 1);
+}
+
+/// The n-th file of a log, from one on.
+fn file_of(dir: &std::path::Path, number: u32) -> PathBuf {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .collect();
+    files.sort();
+    files[number as usize - 1].clone()
+}

@@ -1,5 +1,6 @@
 //! `quorumd`: a storage node, or all six of them in one process.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
+use storage_service::derived::RedoThreads;
 use storage_service::node::{Node, NodeConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -57,6 +59,10 @@ struct Flags {
     /// So much log is kept even if nobody needs it.
     #[arg(long, value_name = "BYTES")]
     log_retention_bytes: Option<u64>,
+    /// With how many threads the process turns log into pages at most (as many as there are cores). Those in the
+    /// background step back behind everything else.
+    #[arg(long, value_name = "N")]
+    redo_threads: Option<NonZeroUsize>,
     /// The form of the log messages on stderr.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -88,6 +94,7 @@ struct ConfigFile {
     data: Option<PathBuf>,
     lease_ms: Option<u64>,
     log_retention_bytes: Option<u64>,
+    redo_threads: Option<NonZeroUsize>,
 }
 
 fn main() -> ExitCode {
@@ -174,7 +181,12 @@ fn nodes(flags: &Flags) -> anyhow::Result<Vec<NodeConfig>> {
         }
         _ => vec![single(flags, &file)?],
     };
+    let redo_threads = flags.redo_threads.or(file.redo_threads);
+    let redo_threads = redo_threads.map(RedoThreads::new);
     for node in &mut nodes {
+        if let Some(threads) = &redo_threads {
+            node.derived.redo_threads = threads.clone();
+        }
         if let Some(lease) = flags.lease_ms.or(file.lease_ms) {
             node.lease = Duration::from_millis(lease);
         }

@@ -123,7 +123,7 @@ fn delete_hidden_by(
     ((lsn, _), dropped): (ResetId, &Dropped),
 ) -> Result<bool, DerivedError> {
     let has_to_leave_off =
-        || engine.is_stopping() || engine.state.read().bytes() > engine.settings.index_bytes / 2;
+        || engine.is_stopping() || engine.state.read().bytes() > engine.settings.round_index_bytes();
     for (space, range) in hidden_ranges(dropped) {
         for version in view.versions(space, &range.from, &range.to) {
             let version = version?;

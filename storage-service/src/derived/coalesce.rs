@@ -3,8 +3,8 @@
 //! A round has a target: a mark that no cut can undo and below which nobody reads. Its order is what
 //! makes it safe to be stopped anywhere, and reads never see it half done:
 //!
-//! 1. An image of every page that changed, by the LSN of its last change. Until step 3 nobody needs them,
-//!    but they are true: what a stopped round leaves is no harm.
+//! 1. An image of every page that changed, by the LSN of its last change, in any order and by several threads.
+//!    Until step 3 nobody needs them, but they are true: what a stopped round leaves is no harm.
 //! 2. The images are on disk; then one commit, and it is on disk, too: metadata, resets, and the mark as the
 //!    persisted position.
 //! 3. Index and overlay forget what is persisted. Reads below the target are refused from here on.
@@ -13,18 +13,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pg_quorum_types::{Lsn, PageKey};
+use parking_lot::Mutex;
+use pg_quorum_types::Lsn;
 
-use super::build_page::build;
+use super::build_page::{Scratch, build};
 use super::cleanup;
 use super::engine::{Counters, Engine, Work};
 use super::error::DerivedError;
+use super::index::{Pending, PendingPage};
 use super::marks::Mark;
 use super::meta_key::{MetaKey, MetaRange, VolumeItem, encode_value};
 use super::resets::{Dropped, ResetId};
 use super::state::{PagePlan, State};
 use super::store::{Batch, Space, VersionKey};
 
+/// A page with so many records in a round changes all the time.
+const HOT_PAGE_RECORDS: usize = 512;
 /// How often it is looked whether a round is due.
 const POLL: Duration = Duration::from_millis(100);
 /// A failed round is tried again after this.
@@ -34,12 +38,12 @@ const BUSY_WITHIN: Duration = Duration::from_millis(100);
 
 /// The thread's body: runs until the engine is stopped.
 pub fn run(engine: &Arc<Engine>) {
-    let mut activity = Activity::default();
+    let activity = Activity::default();
     while !engine.is_stopping() {
-        activity.look(engine);
-        match due_target(engine, &activity) {
+        let quiet_for = activity.quiet_for(engine);
+        match due_target(engine, quiet_for) {
             None => engine.pause(POLL),
-            Some(target) => match round(engine, target, &mut activity) {
+            Some(target) => match round(engine, target, &activity) {
                 Ok(()) => {
                     engine.clear_failure(Work::Coalescing);
                     engine.notify_round_done();
@@ -56,32 +60,42 @@ pub fn run(engine: &Arc<Engine>) {
 }
 
 /// When records came last.
-struct Activity {
-    scl: Lsn,
-    changed: Instant,
-}
+struct Activity(Mutex<(Lsn, Instant)>);
 
 impl Default for Activity {
     fn default() -> Self {
-        Activity {
-            scl: Lsn::INVALID,
-            changed: Instant::now(),
-        }
+        Activity(Mutex::new((Lsn::INVALID, Instant::now())))
     }
 }
 
 impl Activity {
-    fn look(&mut self, engine: &Engine) {
+    /// How long nothing has come.
+    fn quiet_for(&self, engine: &Engine) -> Duration {
         let scl = engine.view.borrow().scl;
-        if scl != self.scl {
-            self.scl = scl;
-            self.changed = Instant::now();
+        let mut seen = self.0.lock();
+        if scl != seen.0 {
+            *seen = (scl, Instant::now());
         }
+        seen.1.elapsed()
+    }
+
+    /// The foreground is busy, and what the background does can wait.
+    fn is_busy(&self, engine: &Engine) -> bool {
+        if self.quiet_for(engine) >= BUSY_WITHIN {
+            return false;
+        }
+        let (bytes, applied) = {
+            let state = engine.state.read();
+            (state.bytes(), state.applied)
+        };
+        let is_short = bytes > engine.settings.index_bytes / 4 * 3;
+        let is_wanted = *engine.wanted_through.lock() > applied;
+        !is_short && !is_wanted
     }
 }
 
 /// The mark to go to now, `None` if it is not worth a round yet.
-fn due_target(engine: &Engine, activity: &Activity) -> Option<Mark> {
+fn due_target(engine: &Engine, quiet_for: Duration) -> Option<Mark> {
     let wanted_through = *engine.wanted_through.lock();
     let mut state = engine.state.write();
     let target = state.marks.at_or_below(engine.persistable(&state))?;
@@ -89,9 +103,9 @@ fn due_target(engine: &Engine, activity: &Activity) -> Option<Mark> {
         return None;
     }
     let is_due = wanted_through > state.applied
-        || state.bytes() > engine.settings.index_bytes / 2
+        || state.bytes() > engine.settings.round_index_bytes()
         || target.lsn.bytes_since(state.applied) >= engine.settings.round_wal_bytes
-        || activity.changed.elapsed() >= engine.settings.idle_before_round;
+        || quiet_for >= engine.settings.idle_before_round;
     if !is_due {
         return None;
     }
@@ -100,50 +114,78 @@ fn due_target(engine: &Engine, activity: &Activity) -> Option<Mark> {
     Some(target)
 }
 
-fn round(engine: &Arc<Engine>, target: Mark, activity: &mut Activity) -> Result<(), DerivedError> {
-    let keys = engine.state.read().index.pages_through(target.lsn);
-    let mut superseded = Vec::new();
-    for keys in keys.chunks(engine.settings.pages_per_batch) {
+fn round(engine: &Arc<Engine>, target: Mark, activity: &Activity) -> Result<(), DerivedError> {
+    let pending = engine.state.read().index.pending(target.lsn);
+    let threads = &engine.settings.redo_threads;
+    let portions = portions(&pending, engine.settings.pages_per_batch, threads.count());
+    let work = |pages: &Vec<&PendingPage>, scratch: &mut Scratch| {
         if engine.is_stopping() {
             return Err(DerivedError::Stopping);
         }
         let started = Instant::now();
-        write_images(engine, keys, target.lsn, &mut superseded)?;
-        rest(engine, started.elapsed(), activity);
-    }
+        let superseded = write_images(engine, &pending, pages, target.lsn, scratch)?;
+        // Leaves the machine to the foreground for a while.
+        if activity.is_busy(engine) {
+            std::thread::sleep(started.elapsed() * engine.settings.rest_factor);
+        }
+        Ok(superseded)
+    };
+    let superseded = threads.run(&portions, || !activity.is_busy(engine), work)?;
     let metas = persist(engine, &target)?;
     engine.state.write().forget_through(target.lsn);
     Counters::add(&engine.counters.rounds, 1);
-    cleanup::delete_superseded(engine, superseded)?;
+    cleanup::delete_superseded(engine, superseded.into_iter().flatten().collect())?;
     cleanup::delete_old_metadata(engine, &metas, target.lsn)?;
     cleanup::delete_hidden(engine, target.lsn)
 }
 
-/// Leaves the machine to the foreground for a while if that is busy and memory allows.
-fn rest(engine: &Engine, worked: Duration, activity: &mut Activity) {
-    activity.look(engine);
-    let is_short = engine.state.read().bytes() > engine.settings.index_bytes / 4 * 3;
-    let is_wanted = *engine.wanted_through.lock() > engine.state.read().applied;
-    if activity.changed.elapsed() < BUSY_WITHIN && !is_short && !is_wanted {
-        std::thread::sleep(worked * engine.settings.rest_factor);
+/// Cuts a round into what a thread does at once. Pages that change all the time come first, so that no thread is
+/// left alone with one of them in the end. Their records are all over the log, which is read once for each portion:
+/// so they stand together, in no more portions than there are threads.
+fn portions(pending: &Pending, pages_per_portion: usize, threads: usize) -> Vec<Vec<&PendingPage>> {
+    let is_hot = |page: &&PendingPage| page.record_count() >= HOT_PAGE_RECORDS;
+    let (mut hot, cold): (Vec<_>, Vec<_>) = pending.pages.iter().partition(is_hot);
+    hot.sort_by_key(|page| std::cmp::Reverse(page.record_count()));
+    let hot_portions = hot.len().min(threads.max(hot.len().div_ceil(pages_per_portion)));
+    let mut portions = vec![(0, Vec::new()); hot_portions];
+    for page in hot {
+        let has_room = |(_, pages): &&mut (usize, Vec<_>)| pages.len() < pages_per_portion;
+        let lightest = portions
+            .iter_mut()
+            .filter(has_room)
+            .min_by_key(|(records, _)| *records);
+        if let Some((records, pages)) = lightest {
+            *records += page.record_count();
+            pages.push(page);
+        }
     }
+    let cold = cold.chunks(pages_per_portion).map(<[_]>::to_vec);
+    portions.into_iter().map(|(_, pages)| pages).chain(cold).collect()
 }
 
-/// Step 1 for some pages. Adds the versions that the new images replace.
+/// Step 1 for some pages. Returns the versions that the new images replace.
 fn write_images(
     engine: &Engine,
-    keys: &[PageKey],
+    pending: &Pending,
+    pages: &[&PendingPage],
     target: Lsn,
-    superseded: &mut Vec<VersionKey>,
-) -> Result<(), DerivedError> {
+    scratch: &mut Scratch,
+) -> Result<Vec<VersionKey>, DerivedError> {
     let (plans, view) = {
         let state = engine.state.read();
-        let plans: Vec<PagePlan> = keys.iter().map(|key| state.plan(*key, target)).collect();
+        let plan = |page: &&PendingPage| state.plan_pending(pending, page, target);
+        let plans: Vec<PagePlan> = pages.iter().map(plan).collect();
         (plans, engine.store.view())
     };
+    let mut superseded = Vec::new();
     let mut batch = Batch::default();
-    for plan in plans.iter().filter(|plan| !plan.records.is_empty()) {
-        let built = build(plan, view.as_ref(), engine.log.as_ref())?;
+    let built = build(&plans, view.as_ref(), engine.log.as_ref(), scratch)?;
+    // Of what was hidden since the records came nothing is left.
+    let changed = plans
+        .iter()
+        .zip(built)
+        .filter(|(plan, _)| !plan.records.is_empty());
+    for (plan, built) in changed {
         engine.unbuildable.note(plan.key, &built);
         let Some(version) = built.version else {
             continue;
@@ -157,10 +199,11 @@ fn write_images(
             }
         }
         batch.put(Space::Pages, &key, version, built.page.to_bytes());
+        scratch.give_back(built.page);
         Counters::add(&engine.counters.images_written, 1);
     }
     engine.store.commit(batch)?;
-    Ok(())
+    Ok(superseded)
 }
 
 /// Step 2. Returns the stored keys of all metadata that got a new version, with it.

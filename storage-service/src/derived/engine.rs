@@ -25,7 +25,7 @@ use super::record_log::{LogView, RecordLog};
 use super::resets::{Dropped, Resets};
 use super::settings::DerivedSettings;
 use super::state::{State, decode};
-use super::store::{FjallStore, PageStore, Space, StoreView};
+use super::store::{PageStore, Space, StoreView};
 use super::unbuildable::UnbuildablePages;
 
 /// See the module.
@@ -106,7 +106,7 @@ impl Engine {
         view: watch::Receiver<LogView>,
         indexed: watch::Sender<Lsn>,
     ) -> Result<Engine, DerivedError> {
-        let store: Arc<dyn PageStore> = Arc::new(open_store(directory, &settings)?);
+        let store: Arc<dyn PageStore> = open_store(directory, &settings)?.into();
         let (base, state) = recover(store.view().as_ref())?;
         indexed.send_replace(state.indexed);
         Ok(Engine {
@@ -265,9 +265,9 @@ impl Engine {
 }
 
 /// Opens the store where its own threads give way to the foreground, too.
-fn open_store(directory: &Path, settings: &DerivedSettings) -> Result<FjallStore, DerivedError> {
+fn open_store(directory: &Path, settings: &DerivedSettings) -> Result<Box<dyn PageStore>, DerivedError> {
     let (directory, settings) = (directory.to_owned(), settings.store.clone());
-    let open = move || FjallStore::open(&directory, &settings);
+    let open = move || settings.open(&directory);
     let failed = |problem: String| DerivedError::Store(format!("opening the page store: {problem}"));
     let thread =
         background::spawn("open store".to_owned(), open).map_err(|error| failed(error.to_string()))?;

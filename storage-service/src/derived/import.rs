@@ -22,7 +22,7 @@ use super::meta_key::{MetaKey, VolumeItem, encode_value};
 use super::record_changes::{OriginValue, PreparedValue};
 use super::settings::DerivedSettings;
 use super::state::encode_size;
-use super::store::{Batch, FjallStore, PageStore, Space};
+use super::store::{Batch, PageStore, Space};
 use super::stored_page::StoredPage;
 
 const CURRENT: &str = "CURRENT";
@@ -36,7 +36,7 @@ const WAL_PIECE_BYTES: usize = 1 << 20;
 pub struct Import {
     root: PathBuf,
     name: String,
-    store: FjallStore,
+    store: Box<dyn PageStore>,
     base: ImportedBase,
     control: Option<ControlFile>,
     batch: Batch,
@@ -90,7 +90,7 @@ impl Import {
         let attempt = uuid::Uuid::new_v4();
         let name = format!("{STORE_PREFIX}{}-{}", base.base.id.simple(), attempt.simple());
         let directory = root.join(&name);
-        let store = FjallStore::open(&directory, &settings.store)?;
+        let store = settings.store.open(&directory)?;
         Ok(Import {
             root: root.to_owned(),
             name,
@@ -206,7 +206,7 @@ impl Import {
             )));
         }
         for (number, page) in (first..).zip(pages) {
-            let stored = StoredPage::from_page(page).to_bytes();
+            let stored = StoredPage::from_page(Box::new(*page)).to_bytes();
             self.batch
                 .put(Space::Pages, &key(number).to_bytes(), self.base.base.lsn, stored);
         }

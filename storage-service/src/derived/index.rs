@@ -1,9 +1,20 @@
 //! The page index: which records changed which page since the persisted state.
+//!
+//! All entries stand in one queue in LSN order. Each knows its page and leads to the page's entry before it:
+//!
+//! ```text
+//! pages    key A ------------------------┐   key B ----┐
+//! entries  [A] <----- [A] <----- [B] <-- [A]  <------- [B]
+//!          front: the oldest                         back: the newest
+//! ```
+//! So a new entry touches the queue's end and its page's place only, and what is persisted is the queue's front.
 
-use std::collections::HashMap;
-use std::ops::RangeInclusive;
+use std::collections::VecDeque;
+use std::collections::hash_map;
+use std::ops::{Range, RangeInclusive};
 
 use pg_quorum_types::{Lsn, PageKey};
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::record_log::LogPosition;
@@ -22,87 +33,240 @@ pub struct IndexEntry {
 /// A page's records in LSN order.
 pub type PageRecords = SmallVec<[IndexEntry; 1]>;
 
-/// Memory of a page's slot in the table, in bytes, its first record included.
-const SLOT_BYTES: usize = size_of::<(PageKey, PageRecords)>() * 8 / 7 + 1;
+/// The n-th entry that was added, modulo 2^32.
+type EntryNumber = u32;
+
+/// An [`IndexEntry`] in the queue.
+#[derive(Clone, Copy)]
+struct Entry {
+    end: Lsn,
+    position: LogPosition,
+    /// Bytes from the record's start to its end, and [`FULL`].
+    span: u32,
+    /// The page's entry before this one; this one itself if it is the page's first. It may be forgotten by now.
+    previous: EntryNumber,
+    /// Index in [`PageIndex::keys`].
+    page: u32,
+}
+
+/// In [`Entry::span`]: the record alone determines the page.
+const FULL: u32 = 1 << 31;
+
+const _: () = assert!(size_of::<Entry>() == 32, "most of the memory that a node takes");
+
+impl From<&Entry> for IndexEntry {
+    fn from(entry: &Entry) -> IndexEntry {
+        IndexEntry {
+            start: Lsn(entry.end.0 - u64::from(entry.span & !FULL)),
+            end: entry.end,
+            position: entry.position,
+            full: entry.span & FULL != 0,
+        }
+    }
+}
+
+/// A page that has entries.
+#[derive(Clone, Copy)]
+struct Indexed {
+    page: u32,
+    last: EntryNumber,
+    last_end: Lsn,
+}
+
+/// Memory of a page's places in the tables, in bytes.
+const SLOT_BYTES: usize = size_of::<(PageKey, Indexed)>() * 8 / 7 + 1 + size_of::<PageKey>();
 
 /// Records by page. All of them end above the LSN that is persisted.
 #[derive(Default)]
 pub struct PageIndex {
-    pages: HashMap<PageKey, PageRecords>,
-    /// Memory behind slots that outgrew them.
-    spilled_bytes: usize,
+    pages: FxHashMap<PageKey, Indexed>,
+    /// Keys of pages by number.
+    keys: Vec<PageKey>,
+    /// Numbers that no page has.
+    free: Vec<u32>,
+    entries: Queue,
 }
 
-fn spilled(records: &PageRecords) -> usize {
-    if records.spilled() {
-        records.capacity() * size_of::<IndexEntry>()
-    } else {
-        0
+/// The pages that a round turns into images, in key order, each with its records up to the round's target.
+#[derive(Default)]
+pub struct Pending {
+    pub pages: Vec<PendingPage>,
+    entries: Vec<EntryNumber>,
+}
+
+/// See [`Pending`].
+#[derive(Clone, Debug)]
+pub struct PendingPage {
+    pub key: PageKey,
+    entries: Range<usize>,
+}
+
+impl PendingPage {
+    pub fn record_count(&self) -> usize {
+        self.entries.len()
     }
 }
 
 impl PageIndex {
-    /// Adds a record, which must end above all records that the page has.
+    /// Adds a record, which must end above all records that the page has, and not below any other.
     pub fn push(&mut self, key: PageKey, entry: IndexEntry) {
-        let records = self.pages.entry(key).or_default();
+        let number = self.entries.next_number();
+        let span = u32::try_from(entry.end.bytes_since(entry.start)).unwrap_or(FULL);
         assert!(
-            records.last().is_none_or(|last| last.end < entry.end),
-            "{key}: a record that ends at {} comes behind one that ends at or above it",
+            span < FULL,
+            "{key}: a record from {} to {}",
+            entry.start,
             entry.end
         );
-        let before = spilled(records);
-        records.push(entry);
-        self.spilled_bytes += spilled(records) - before;
+        let (page, previous) = match self.pages.entry(key) {
+            hash_map::Entry::Occupied(mut place) => {
+                let indexed = place.get_mut();
+                assert!(
+                    indexed.last_end < entry.end,
+                    "{key}: a record that ends at {} comes behind one that ends at {}",
+                    entry.end,
+                    indexed.last_end
+                );
+                let previous = std::mem::replace(&mut indexed.last, number);
+                indexed.last_end = entry.end;
+                (indexed.page, previous)
+            }
+            hash_map::Entry::Vacant(place) => {
+                let page = self.free.pop().unwrap_or_else(|| {
+                    self.keys.push(key);
+                    (self.keys.len() - 1) as u32
+                });
+                self.keys[page as usize] = key;
+                place.insert(Indexed {
+                    page,
+                    last: number,
+                    last_end: entry.end,
+                });
+                (page, number)
+            }
+        };
+        self.entries.push(Entry {
+            end: entry.end,
+            position: entry.position,
+            span: span | if entry.full { FULL } else { 0 },
+            previous,
+            page,
+        });
     }
 
     /// The page's records that end inside the range.
     pub fn records(&self, key: &PageKey, ends: RangeInclusive<Lsn>) -> PageRecords {
-        let Some(records) = self.pages.get(key) else {
-            return PageRecords::new();
-        };
-        let from = records.partition_point(|entry| entry.end < *ends.start());
-        let to = records.partition_point(|entry| entry.end <= *ends.end());
-        SmallVec::from_slice(&records[from..to.max(from)])
+        let mut records = PageRecords::new();
+        let mut next = self.pages.get(key).map(|indexed| indexed.last);
+        while let Some(entry) = next.and_then(|number| self.entries.get(number)) {
+            if entry.end < *ends.start() {
+                break;
+            }
+            if entry.end <= *ends.end() {
+                records.push(entry.into());
+            }
+            next = (Some(entry.previous) != next).then_some(entry.previous);
+        }
+        records.reverse();
+        records
     }
 
-    /// Pages that have records up to `target`, in key order.
-    pub fn pages_through(&self, target: Lsn) -> Vec<PageKey> {
-        let pending = self
-            .pages
-            .iter()
-            .filter(|(_, records)| records.first().is_some_and(|entry| entry.end <= target));
-        let mut keys: Vec<PageKey> = pending.map(|(key, _)| *key).collect();
-        keys.sort_unstable();
-        keys
+    /// The pages that have records up to `target`.
+    pub fn pending(&self, target: Lsn) -> Pending {
+        // First how many entries a page has, then where the next one of them belongs.
+        let mut places = vec![0_usize; self.keys.len()];
+        let through_target = || self.entries.iter().take_while(|(_, entry)| entry.end <= target);
+        for (_, entry) in through_target() {
+            places[entry.page as usize] += 1;
+        }
+        let mut total = 0;
+        let mut pages = Vec::new();
+        for (key, place) in self.keys.iter().zip(&mut places) {
+            let begin = total;
+            total += *place;
+            if *place > 0 {
+                pages.push(PendingPage {
+                    key: *key,
+                    entries: begin..total,
+                });
+            }
+            *place = begin;
+        }
+        let mut entries = vec![0; total];
+        for (number, entry) in through_target() {
+            let place = &mut places[entry.page as usize];
+            entries[*place] = number;
+            *place += 1;
+        }
+        pages.sort_unstable_by_key(|page| page.key);
+        Pending { pages, entries }
+    }
+
+    /// The records of one of the pages of [`PageIndex::pending`] that end at or above `from`.
+    ///
+    /// # Panics
+    /// Something of it was forgotten or cut meanwhile.
+    pub fn pending_records(&self, pending: &Pending, page: &PendingPage, from: Lsn) -> PageRecords {
+        let entries = pending.entries[page.entries.clone()].iter();
+        let entry = |number: &EntryNumber| self.entries.get(*number).expect("a pending entry is kept");
+        entries
+            .map(entry)
+            .filter(|entry| entry.end >= from)
+            .map(IndexEntry::from)
+            .collect()
     }
 
     /// Forgets records that end at or below `target`.
     pub fn forget_through(&mut self, target: Lsn) {
-        self.retain(|entry| entry.end > target);
+        while self.entries.front().is_some_and(|entry| entry.end <= target) {
+            self.entries.pop_front();
+        }
+        let free = &mut self.free;
+        self.pages.retain(|_, indexed| {
+            let keeps = indexed.last_end > target;
+            if !keeps {
+                free.push(indexed.page);
+            }
+            keeps
+        });
+        self.shrink();
     }
 
     /// Forgets records that end above `to`.
     pub fn cut(&mut self, to: Lsn) {
-        self.retain(|entry| entry.end <= to);
+        while let Some(entry) = self.entries.back().filter(|entry| entry.end > to).copied() {
+            let number = self.entries.next_number().wrapping_sub(1);
+            self.entries.pop_back();
+            let key = self.keys[entry.page as usize];
+            let previous = (entry.previous != number).then_some(entry.previous);
+            match previous.and_then(|previous| Some((previous, self.entries.get(previous)?.end))) {
+                Some((last, last_end)) => {
+                    let page = entry.page;
+                    self.pages.insert(key, Indexed { page, last, last_end });
+                }
+                None => {
+                    self.pages.remove(&key);
+                    self.free.push(entry.page);
+                }
+            }
+        }
+        self.shrink();
     }
 
-    fn retain(&mut self, keeps: impl Fn(&IndexEntry) -> bool) {
-        let mut spilled_bytes = 0;
-        self.pages.retain(|_, records| {
-            records.retain(|entry| keeps(entry));
-            records.shrink_to_fit();
-            spilled_bytes += spilled(records);
-            !records.is_empty()
-        });
-        self.spilled_bytes = spilled_bytes;
+    /// Gives memory back.
+    fn shrink(&mut self) {
         if self.pages.len() * 4 < self.pages.capacity() {
             self.pages.shrink_to(self.pages.len() * 2);
+        }
+        if self.pages.is_empty() {
+            self.keys = Vec::new();
+            self.free = Vec::new();
         }
     }
 
     /// Memory in use, about.
     pub fn bytes(&self) -> usize {
-        self.pages.len() * SLOT_BYTES + self.spilled_bytes
+        self.pages.len() * SLOT_BYTES + self.entries.len() * size_of::<Entry>()
     }
 
     /// How many pages have records.
@@ -111,10 +275,99 @@ impl PageIndex {
     }
 }
 
+/// Entries of one piece of the queue's memory.
+const CHUNK_ENTRIES: usize = 4096;
+
+/// Entries by number, in pieces so that nothing is moved when it grows.
+#[derive(Default)]
+struct Queue {
+    chunks: VecDeque<Vec<Entry>>,
+    /// The number of the first chunk's first entry.
+    base: EntryNumber,
+    /// Entries of the first chunk that are gone.
+    gone: usize,
+    len: usize,
+}
+
+impl Queue {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn next_number(&self) -> EntryNumber {
+        self.base.wrapping_add((self.gone + self.len) as u32)
+    }
+
+    /// `None` for a number that is gone.
+    fn get(&self, number: EntryNumber) -> Option<&Entry> {
+        let at = number.wrapping_sub(self.base) as usize;
+        if at < self.gone || at >= self.gone + self.len {
+            return None;
+        }
+        Some(&self.chunks[at / CHUNK_ENTRIES][at % CHUNK_ENTRIES])
+    }
+
+    fn push(&mut self, entry: Entry) {
+        assert!(self.len < 1 << 31, "more entries than numbers");
+        assert!(
+            self.back().is_none_or(|back| back.end <= entry.end),
+            "records are indexed in their order"
+        );
+        match self.chunks.back_mut() {
+            Some(chunk) if chunk.len() < CHUNK_ENTRIES => chunk.push(entry),
+            _ => {
+                let mut chunk = Vec::with_capacity(CHUNK_ENTRIES);
+                chunk.push(entry);
+                self.chunks.push_back(chunk);
+            }
+        }
+        self.len += 1;
+    }
+
+    fn front(&self) -> Option<&Entry> {
+        self.chunks.front()?.get(self.gone)
+    }
+
+    fn back(&self) -> Option<&Entry> {
+        self.chunks.back()?.last().filter(|_| self.len > 0)
+    }
+
+    fn pop_front(&mut self) {
+        self.len -= 1;
+        self.gone += 1;
+        if self.gone == CHUNK_ENTRIES {
+            self.chunks.pop_front();
+            self.base = self.base.wrapping_add(CHUNK_ENTRIES as u32);
+            self.gone = 0;
+        }
+    }
+
+    fn pop_back(&mut self) {
+        self.len -= 1;
+        if let Some(chunk) = self.chunks.back_mut() {
+            chunk.pop();
+            if chunk.is_empty() {
+                self.chunks.pop_back();
+            }
+        }
+    }
+
+    /// Oldest first.
+    fn iter(&self) -> impl Iterator<Item = (EntryNumber, &Entry)> {
+        let first = self.base.wrapping_add(self.gone as u32);
+        let entries = self.chunks.iter().flatten().skip(self.gone);
+        entries
+            .enumerate()
+            .map(move |(index, entry)| (first.wrapping_add(index as u32), entry))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use pg_quorum_types::{ForkNumber, RelFileNode};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     fn key(block: u32) -> PageKey {
         let rel = RelFileNode {
@@ -131,10 +384,10 @@ mod tests {
             end: Lsn(end),
             position: LogPosition {
                 file: 0,
-                offset: end,
+                offset: end as u32,
                 length: 8,
             },
-            full: false,
+            full: end.is_multiple_of(48),
         }
     }
 
@@ -143,26 +396,40 @@ mod tests {
         records.iter().map(|entry| entry.end.0).collect()
     }
 
+    /// What a round would do up to `target`: keys and ends.
+    fn pending(index: &PageIndex, target: u64, from: u64) -> Vec<(PageKey, Vec<u64>)> {
+        let pending = index.pending(Lsn(target));
+        let ends_of = |page: &PendingPage| {
+            let records = index.pending_records(&pending, page, Lsn(from));
+            (page.key, records.iter().map(|entry| entry.end.0).collect())
+        };
+        pending.pages.iter().map(ends_of).collect()
+    }
+
     #[test]
     fn records_are_found_by_their_end() {
         let mut index = PageIndex::default();
-        for end in [16, 32, 48] {
-            index.push(key(1), entry(end));
+        for (block, end) in [(1, 16), (1, 32), (0, 40), (1, 48)] {
+            index.push(key(block), entry(end));
         }
-        index.push(key(0), entry(40));
         assert_eq!(ends(&index, 1, 0..=31), [16]);
         assert_eq!(ends(&index, 1, 16..=48), [16, 32, 48]);
         assert_eq!(ends(&index, 1, 17..=47), [32]);
         assert!(ends(&index, 2, 0..=100).is_empty());
-        assert_eq!(index.pages_through(Lsn(16)), [key(1)]);
-        assert_eq!(index.pages_through(Lsn(40)), [key(0), key(1)]);
+        assert_eq!(
+            index.records(&key(1), Lsn(40)..=Lsn(50)).as_slice(),
+            [entry(48)],
+            "an entry comes back as it was"
+        );
+        assert_eq!(pending(&index, 16, 0), [(key(1), vec![16])]);
+        assert_eq!(pending(&index, 40, 20), [(key(0), vec![40]), (key(1), vec![32])]);
     }
 
     #[test]
     fn what_is_persisted_or_cut_is_forgotten_and_its_memory_freed() {
         let mut index = PageIndex::default();
-        for block in 0..100 {
-            for end in 1..=50 {
+        for end in 1..=50 {
+            for block in 0..100 {
                 index.push(key(block), entry(end * 8));
             }
         }
@@ -174,5 +441,68 @@ mod tests {
         assert!(index.bytes() < full / 5);
         index.cut(Lsn(0));
         assert_eq!(index.bytes(), 0);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// So many records, on pages that follow from the seed.
+        Push(u32, u32),
+        /// In percent of the way from the oldest to the newest record.
+        Forget(u64),
+        Cut(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (1..9000_u32, any::<u32>()).prop_map(|(count, seed)| Step::Push(count, seed)),
+            1 => (0..=100_u64).prop_map(Step::Forget),
+            1 => (0..=100_u64).prop_map(Step::Cut),
+        ];
+        proptest::collection::vec(step, 1..12)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+
+        /// Against a vector of records for each page.
+        #[test]
+        fn it_holds_what_was_added_and_neither_forgotten_nor_cut(steps in steps()) {
+            let mut index = PageIndex::default();
+            let mut model: BTreeMap<PageKey, Vec<u64>> = BTreeMap::new();
+            let (mut oldest, mut newest) = (8, 8);
+            for step in steps {
+                let place = |percent: u64| oldest + (newest - oldest) * percent / 100;
+                match step {
+                    Step::Push(count, seed) => {
+                        for number in 0..count {
+                            newest += 8;
+                            let key = key((number.wrapping_mul(seed | 1) >> 7) % 50);
+                            index.push(key, entry(newest));
+                            model.entry(key).or_default().push(newest);
+                        }
+                    }
+                    Step::Forget(percent) => {
+                        let target = place(percent);
+                        index.forget_through(Lsn(target));
+                        model.values_mut().for_each(|ends| ends.retain(|end| *end > target));
+                        oldest = target;
+                    }
+                    Step::Cut(percent) => {
+                        let to = place(percent);
+                        index.cut(Lsn(to));
+                        model.values_mut().for_each(|ends| ends.retain(|end| *end <= to));
+                        newest = to;
+                    }
+                }
+                model.retain(|_, ends| !ends.is_empty());
+                prop_assert_eq!(index.len(), model.len());
+                for block in 0..50 {
+                    let expected = model.get(&key(block)).cloned().unwrap_or_default();
+                    prop_assert_eq!(ends(&index, block, 0..=u64::MAX), expected);
+                }
+                let expected: Vec<_> = model.iter().map(|(key, ends)| (*key, ends.clone())).collect();
+                prop_assert_eq!(pending(&index, u64::MAX, 0), expected);
+            }
+        }
     }
 }

@@ -143,6 +143,9 @@ fn publish(engine: &Engine, batch: Batch, sizes: &mut SizeCache, cuts: u64) {
     let needed = state.round_target;
     state.marks.push(batch.mark, needed);
     engine.indexed.send_replace(state.indexed);
+    if state.round_target.is_none() && state.bytes() > engine.settings.round_index_bytes() {
+        engine.wanted.notify_all();
+    }
 }
 
 /// While the memory for it is used up, indexing waits for the background.
@@ -189,6 +192,7 @@ impl Batch {
         }
     }
 
+    /// After an error the batch is void.
     fn add<'r>(
         &mut self,
         stored: &'r StoredRecord,
@@ -201,7 +205,6 @@ impl Batch {
         if let Some(change) = take_copy(&mut effects) {
             return Ok(Added::Copy(Box::new((record, change))));
         }
-        let next = self.mark_behind(&record)?;
         let entry = IndexEntry {
             start: record.start,
             end: record.end,
@@ -209,14 +212,16 @@ impl Batch {
             full: false,
         };
         self.changes.add(entry, effects, sizes, known)?;
-        let next_context = next.checkpoint.redo_context(known.engine.facts());
-        if next_context != context {
-            self.changes.add_context(record.end, next_context);
-        }
         for (key, value) in self.segment_boundaries(known.engine, record.end) {
             self.changes.put(record.end, key, Some(value));
         }
-        self.mark = next;
+        self.mark.checkpoint.track(&record)?;
+        self.mark.lsn = record.end;
+        self.mark.last_record_start = record.start;
+        let next_context = self.mark.checkpoint.redo_context(known.engine.facts());
+        if next_context != context {
+            self.changes.add_context(record.end, next_context);
+        }
         self.records += 1;
         Ok(Added::Taken)
     }
@@ -237,9 +242,9 @@ impl Batch {
     fn segment_boundaries(&self, engine: &Engine, end: Lsn) -> Vec<(MetaKey, Bytes)> {
         let segment_bytes = u64::from(engine.facts().wal_segment_bytes);
         let first = self.mark.lsn.0.div_ceil(segment_bytes);
-        let value = Bytes::copy_from_slice(&self.mark.lsn.0.to_le_bytes());
+        let value = || Bytes::copy_from_slice(&self.mark.lsn.0.to_le_bytes());
         (first..end.0.div_ceil(segment_bytes))
-            .map(|number| (MetaKey::SegmentBoundary(number), value.clone()))
+            .map(|number| (MetaKey::SegmentBoundary(number), value()))
             .collect()
     }
 }

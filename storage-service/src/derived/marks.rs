@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use pg_quorum_types::Lsn;
 use pg_quorum_wal::{CheckpointState, RedoContext};
+use smallvec::{SmallVec, smallvec};
 
 /// The state behind one record.
 #[derive(Clone, PartialEq, Debug)]
@@ -104,15 +105,16 @@ impl Marks {
 }
 
 /// What redo must know beside a record, by the record's start.
+#[derive(Clone, Debug)]
 pub struct Contexts {
-    /// From this LSN (inclusive) on. Never empty.
-    from: Vec<(Lsn, RedoContext)>,
+    /// From this LSN (inclusive) on. Never empty, and hardly ever more than one.
+    from: SmallVec<[(Lsn, RedoContext); 1]>,
 }
 
 impl Contexts {
     pub fn new(from: Lsn, context: RedoContext) -> Contexts {
         Contexts {
-            from: vec![(from, context)],
+            from: smallvec![(from, context)],
         }
     }
 

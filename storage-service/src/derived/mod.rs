@@ -28,6 +28,7 @@ mod read_pages;
 mod read_point;
 mod record_changes;
 mod record_log;
+mod redo_threads;
 mod resets;
 mod settings;
 mod slru_range;
@@ -56,6 +57,7 @@ pub use content::ContentItem;
 pub use error::DerivedError;
 pub use read_pages::ReadPage;
 pub use record_log::{LogPosition, LogView, RecordLog, StoredRecord};
+pub use redo_threads::RedoThreads;
 pub use settings::DerivedSettings;
 pub use stored_page::{page_checksum, set_page_checksum};
 pub use unbuildable::UnbuildablePage;
@@ -308,15 +310,7 @@ impl Derived {
     /// # Errors
     /// As for [`Derived::page`].
     pub fn pages(&self, fork: RelFork, blocks: &[u32], at: Lsn) -> Result<Vec<ReadPage>, DerivedError> {
-        let engine = self.engine()?;
-        let page = |block: &u32| {
-            let key = PageKey::Relation {
-                rel: fork,
-                block: *block,
-            };
-            read_pages::page(&engine, key, at)
-        };
-        blocks.iter().map(page).collect()
+        read_pages::pages(self.engine()?.as_ref(), fork, blocks, at)
     }
 
     /// Pages that cannot be built here, `limit` of them at most.

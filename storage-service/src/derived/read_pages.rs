@@ -3,9 +3,11 @@
 use pg_quorum_types::{ForkNumber, Lsn, PageKey, RelFork};
 use pg_quorum_wal::Page;
 
-use super::build_page::build;
+use super::build_page::{Scratch, build};
 use super::engine::{Counters, Engine};
 use super::error::DerivedError;
+use super::state::PagePlan;
+use super::store::StoreView;
 use super::stored_page::{StoredPage, set_page_checksum};
 
 /// One page of an answer.
@@ -21,28 +23,76 @@ pub enum ReadPage {
 /// Attempts to build a page while the background takes away what it is built from.
 const ATTEMPTS: usize = 5;
 
+/// Pages that a thread takes at once.
+const PAGES_PER_TASK: usize = 8;
+
 /// A page as of `at`. Pages of relations bear a checksum if the cluster has them.
 ///
 /// # Errors
 /// `at` is not kept or not indexed; the disk fails.
 pub fn page(engine: &Engine, key: PageKey, at: Lsn) -> Result<ReadPage, DerivedError> {
+    let mut pages = some_pages(engine, &[key], at, &mut Scratch::default())?;
+    Ok(pages.pop().unwrap_or(ReadPage::Zeros))
+}
+
+/// Pages of a fork as of `at`, in the order of `blocks`. Many of them are built by several threads.
+///
+/// # Errors
+/// As for [`page`].
+pub fn pages(engine: &Engine, fork: RelFork, blocks: &[u32], at: Lsn) -> Result<Vec<ReadPage>, DerivedError> {
+    let key = |block: &u32| PageKey::Relation {
+        rel: fork,
+        block: *block,
+    };
+    let keys: Vec<PageKey> = blocks.iter().map(key).collect();
+    let tasks: Vec<&[PageKey]> = keys.chunks(PAGES_PER_TASK).collect();
+    let threads = &engine.settings.redo_threads;
+    let pages = threads.run(
+        &tasks,
+        || true,
+        |keys, scratch| some_pages(engine, keys, at, scratch),
+    )?;
+    Ok(pages.into_iter().flatten().collect())
+}
+
+fn some_pages(
+    engine: &Engine,
+    keys: &[PageKey],
+    at: Lsn,
+    scratch: &mut Scratch,
+) -> Result<Vec<ReadPage>, DerivedError> {
     let mut attempt = 1;
     let built = loop {
-        let (plan, view) = {
-            let state = engine.state.read();
-            if at > state.indexed {
-                return Err(engine.not_indexed(at, state.indexed));
-            }
-            (state.plan(key, at), engine.store.view())
-        };
-        match build(&plan, view.as_ref(), engine.log.as_ref()) {
-            // Its log may have been trimmed since the plan was made: then there is an image by now.
+        let (plans, view) = plan(engine, keys, at)?;
+        match build(&plans, view.as_ref(), engine.log.as_ref(), scratch) {
+            // The log may have been trimmed since the plan was made: then there are images by now.
             Err(DerivedError::Log { .. }) if attempt < ATTEMPTS => attempt += 1,
             result => break result?,
         }
     };
-    engine.unbuildable.note(key, &built);
-    Ok(match built.page {
+    let finished = keys.iter().zip(built).map(|(key, built)| {
+        engine.unbuildable.note(*key, &built);
+        finish(engine, *key, built.page)
+    });
+    Ok(finished.collect())
+}
+
+/// What pages are made of, and the store of the same moment.
+fn plan(
+    engine: &Engine,
+    keys: &[PageKey],
+    at: Lsn,
+) -> Result<(Vec<PagePlan>, Box<dyn StoreView>), DerivedError> {
+    let state = engine.state.read();
+    if at > state.indexed {
+        return Err(engine.not_indexed(at, state.indexed));
+    }
+    let plans = keys.iter().map(|key| state.plan(*key, at)).collect();
+    Ok((plans, engine.store.view()))
+}
+
+fn finish(engine: &Engine, key: PageKey, page: StoredPage) -> ReadPage {
+    match page {
         StoredPage::Zeros => ReadPage::Zeros,
         StoredPage::Unbuildable(why) => {
             Counters::add(&engine.counters.pages_failed, 1);
@@ -58,7 +108,7 @@ pub fn page(engine: &Engine, key: PageKey, at: Lsn) -> Result<ReadPage, DerivedE
             Counters::add(&engine.counters.pages_served, 1);
             ReadPage::Page(page)
         }
-    })
+    }
 }
 
 /// Blocks of a fork as of `at`, `None` if it does not exist.

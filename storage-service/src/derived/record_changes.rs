@@ -3,11 +3,10 @@
 //! Needs what is known before the record: sizes (a page behind the end extends its fork) and the present
 //! values of what is changed in place. A [`Changes`] gathers a run of records before it becomes visible.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use pg_quorum_types::{DatabaseKey, ForkNumber, Lsn, PageKey, RelFileNode, RelFork};
 use pg_quorum_wal::{Effects, MetaChange, PageEffect, RedoContext};
+use rustc_hash::FxHashMap;
 
 use super::error::DerivedError;
 use super::index::IndexEntry;
@@ -30,7 +29,7 @@ pub trait Known {
 /// Sizes that were looked up or made, so that most records need no look-up. Belongs to one cut count.
 #[derive(Default)]
 pub struct SizeCache {
-    sizes: HashMap<RelFork, Option<u32>>,
+    sizes: FxHashMap<RelFork, Option<u32>>,
 }
 
 /// Forks whose sizes are remembered; beyond that the cache starts anew.

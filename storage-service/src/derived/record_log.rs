@@ -1,8 +1,7 @@
-//! What the derived state needs of the log: records in order, and single ones again.
+//! What the derived state needs of the log: records in order, and later single ones again.
 
 use std::io;
 
-use bytes::Bytes;
 use pg_quorum_types::Lsn;
 
 pub use crate::log::{LogPosition, LogView, StoredRecord};
@@ -16,11 +15,17 @@ pub trait RecordLog: Send + Sync + 'static {
     /// The log cannot be read there.
     fn read_records(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>>;
 
-    /// One record's bytes, from a position that [`RecordLog::read_records`] gave.
+    /// Hands `take` single records' bytes, from positions that [`RecordLog::read_records`] gave, until it returns
+    /// false. `buffer` is memory that is kept from one call to the next; what is in it does not matter.
     ///
     /// # Errors
-    /// The log cannot be read there, or is trimmed.
-    fn read_at(&self, position: LogPosition) -> io::Result<Bytes>;
+    /// The log cannot be read there, or is trimmed: at the record behind the last one that was handed out.
+    fn read_each(
+        &self,
+        positions: &mut dyn Iterator<Item = LogPosition>,
+        buffer: &mut Vec<u8>,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> io::Result<()>;
 }
 
 impl RecordLog for crate::log::HotLog {
@@ -28,7 +33,12 @@ impl RecordLog for crate::log::HotLog {
         crate::log::HotLog::read_records(self, previous_end, max_bytes)
     }
 
-    fn read_at(&self, position: LogPosition) -> io::Result<Bytes> {
-        crate::log::HotLog::read_at(self, position)
+    fn read_each(
+        &self,
+        positions: &mut dyn Iterator<Item = LogPosition>,
+        buffer: &mut Vec<u8>,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> io::Result<()> {
+        crate::log::HotLog::read_each(self, positions, buffer, take)
     }
 }

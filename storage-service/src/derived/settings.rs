@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::store::FjallSettings;
+use super::redo_threads::RedoThreads;
+use super::store::StoreSettings;
 
 /// See the fields.
 #[derive(Clone, Debug)]
@@ -17,14 +18,23 @@ pub struct DerivedSettings {
     pub idle_before_round: Duration,
     /// Log that is read and decoded at once.
     pub ingest_batch_bytes: usize,
-    /// Pages that are built and written at once.
+    /// Pages that a thread builds and writes at once.
     pub pages_per_batch: usize,
-    /// While records arrive, the background rests this many times as long as it works, unless memory is
-    /// short.
+    /// While records arrive, the background is one thread that rests this many times as long as it works, unless
+    /// memory is short.
     pub rest_factor: u32,
     /// How long a read waits for records that are on their way.
     pub read_wait: Duration,
-    pub store: FjallSettings,
+    /// What builds pages. Nodes of one process share it.
+    pub redo_threads: RedoThreads,
+    pub store: StoreSettings,
+}
+
+impl DerivedSettings {
+    /// With so much in memory what there is is turned into pages; the rest is for what arrives meanwhile.
+    pub fn round_index_bytes(&self) -> usize {
+        self.index_bytes / 2
+    }
 }
 
 impl Default for DerivedSettings {
@@ -37,7 +47,8 @@ impl Default for DerivedSettings {
             pages_per_batch: 64,
             rest_factor: 3,
             read_wait: Duration::from_secs(5),
-            store: FjallSettings::default(),
+            redo_threads: RedoThreads::default(),
+            store: StoreSettings::default(),
         }
     }
 }

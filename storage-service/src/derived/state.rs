@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use pg_quorum_types::{ClusterFacts, Lsn, PageKey, RelFork};
-use pg_quorum_wal::RedoContext;
 
 use super::error::DerivedError;
-use super::index::{PageIndex, PageRecords};
+use super::index::{PageIndex, PageRecords, Pending, PendingPage};
 use super::marks::{Contexts, Mark, Marks};
 use super::meta_key::{self, MetaKey, MetaRange, MetaValue};
 use super::overlay::Overlay;
@@ -45,9 +44,9 @@ pub struct PagePlan {
     pub at: Lsn,
     /// Nothing below this counts.
     pub hidden_below: Lsn,
-    /// Records with their contexts, in order.
+    /// Records in order.
     pub records: PageRecords,
-    pub contexts: Vec<RedoContext>,
+    pub contexts: Contexts,
     /// Set if `at` is below the persisted state: then only a page that did not change since can be read.
     pub unchanged_until: Option<Lsn>,
 }
@@ -84,16 +83,23 @@ impl State {
         assert!(at <= self.indexed, "a page is asked for above what is indexed");
         let hidden_below = self.resets.hidden_page(&key, at.max(self.applied));
         let records = self.index.records(&key, hidden_below..=at);
-        let contexts = records
-            .iter()
-            .map(|entry| self.contexts.at(entry.start))
-            .collect();
+        self.plan_of(key, at, hidden_below, records)
+    }
+
+    /// What is needed to build one of the pages of a round that goes to `target`, of which nothing is forgotten yet.
+    pub fn plan_pending(&self, pending: &Pending, page: &PendingPage, target: Lsn) -> PagePlan {
+        let hidden_below = self.resets.hidden_page(&page.key, target);
+        let records = self.index.pending_records(pending, page, hidden_below);
+        self.plan_of(page.key, target, hidden_below, records)
+    }
+
+    fn plan_of(&self, key: PageKey, at: Lsn, hidden_below: Lsn, records: PageRecords) -> PagePlan {
         PagePlan {
             key,
             at,
             hidden_below,
             records,
-            contexts,
+            contexts: self.contexts.clone(),
             unchanged_until: (at < self.applied).then_some(self.applied),
         }
     }

@@ -30,11 +30,11 @@ const IMAGE_HEADER_BYTES: usize = 5;
 
 impl StoredPage {
     /// An image, or [`StoredPage::Zeros`] if there is nothing in it.
-    pub fn from_page(page: &Page) -> StoredPage {
+    pub fn from_page(page: Box<Page>) -> StoredPage {
         if page.iter().all(|byte| *byte == 0) {
             StoredPage::Zeros
         } else {
-            StoredPage::Image(Box::new(*page))
+            StoredPage::Image(page)
         }
     }
 
@@ -57,9 +57,11 @@ impl StoredPage {
         }
     }
 
+    /// An image is put into `buffer`.
+    ///
     /// # Errors
     /// Not what [`StoredPage::to_bytes`] made.
-    pub fn from_bytes(bytes: &[u8]) -> Result<StoredPage, StoredPageError> {
+    pub fn from_bytes(bytes: &[u8], mut buffer: Box<Page>) -> Result<StoredPage, StoredPageError> {
         let malformed = || StoredPageError::Malformed(bytes.len());
         match bytes.first() {
             Some(&KIND_IMAGE) => {
@@ -70,7 +72,8 @@ impl StoredPage {
                 if found != expected {
                     return Err(StoredPageError::Checksum { expected, found });
                 }
-                Ok(StoredPage::Image(Box::new(*page)))
+                *buffer = *page;
+                Ok(StoredPage::Image(buffer))
             }
             Some(&KIND_ZEROS) => Ok(StoredPage::Zeros),
             Some(&KIND_UNBUILDABLE) => Ok(StoredPage::Unbuildable(
@@ -139,26 +142,33 @@ mod tests {
         std::array::from_fn(|at| (at * 31 + at / 97) as u8)
     }
 
+    fn from_bytes(bytes: &[u8]) -> Result<StoredPage, StoredPageError> {
+        StoredPage::from_bytes(bytes, Box::new([7; BLOCK_SIZE]))
+    }
+
     #[test]
     fn stored_pages_come_back_unchanged() {
         for stored in [
-            StoredPage::from_page(&page()),
-            StoredPage::from_page(&[0; BLOCK_SIZE]),
+            StoredPage::from_page(Box::new(page())),
+            StoredPage::from_page(Box::new([0; BLOCK_SIZE])),
             StoredPage::Unbuildable("0/1: Hash/INSERT".to_owned()),
         ] {
-            assert_eq!(StoredPage::from_bytes(&stored.to_bytes()), Ok(stored));
+            assert_eq!(from_bytes(&stored.to_bytes()), Ok(stored));
         }
-        assert_eq!(StoredPage::from_page(&[0; BLOCK_SIZE]), StoredPage::Zeros);
+        assert_eq!(
+            StoredPage::from_page(Box::new([0; BLOCK_SIZE])),
+            StoredPage::Zeros
+        );
     }
 
     #[test]
     fn a_stored_page_with_a_flipped_bit_is_not_served() {
-        let mut bytes = StoredPage::from_page(&page()).to_bytes().to_vec();
+        let mut bytes = StoredPage::from_page(Box::new(page())).to_bytes().to_vec();
         bytes[5000] ^= 4;
-        let error = StoredPage::from_bytes(&bytes).unwrap_err();
+        let error = from_bytes(&bytes).unwrap_err();
         assert!(matches!(error, StoredPageError::Checksum { .. }));
-        assert!(StoredPage::from_bytes(&bytes[..5000]).is_err());
-        assert!(StoredPage::from_bytes(&[]).is_err());
+        assert!(from_bytes(&bytes[..5000]).is_err());
+        assert!(from_bytes(&[]).is_err());
     }
 
     #[test]
@@ -184,9 +194,9 @@ mod tests {
         #[test]
         fn no_bytes_make_the_reader_panic(kind in 0..5_u8, bytes in prop::collection::vec(any::<u8>(), 0..60)) {
             let mut bytes = [&[kind], &bytes[..]].concat();
-            let _ = StoredPage::from_bytes(&bytes);
+            let _ = StoredPage::from_bytes(&bytes, Box::new([0; BLOCK_SIZE]));
             bytes.resize(IMAGE_HEADER_BYTES + BLOCK_SIZE, 7);
-            prop_assert!(kind != KIND_IMAGE || StoredPage::from_bytes(&bytes).is_err());
+            prop_assert!(kind != KIND_IMAGE || StoredPage::from_bytes(&bytes, Box::new([0; BLOCK_SIZE])).is_err());
         }
     }
 }

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use pg_quorum_types::{Lsn, PageKey};
 use pg_quorum_wal::Page;
 
-use super::build_page::{BuiltPage, build};
+use super::build_page::{BuiltPage, Scratch, build};
 use super::engine::{Counters, Engine};
 use super::error::DerivedError;
 use super::store::{Batch, Space};
@@ -91,15 +91,19 @@ pub fn take_copy(engine: &Engine, key: PageKey, copy: &Page, at: Lsn) -> Result<
         }
         (state.plan(key, at), engine.store.view())
     };
-    let built = build(&plan, view.as_ref(), engine.log.as_ref())?;
-    engine.unbuildable.note(key, &built);
+    let plans = std::slice::from_ref(&plan);
+    let built = build(plans, view.as_ref(), engine.log.as_ref(), &mut Scratch::default())?;
+    let is_unbuildable = |built: &BuiltPage| matches!(built.page, StoredPage::Unbuildable(_));
+    for built in &built {
+        engine.unbuildable.note(key, built);
+    }
     // A record that sets the page as a whole and is not persisted would be preferred to the copy.
     let is_full_pending = plan.records.iter().any(|entry| entry.full);
-    if is_full_pending || !matches!(built.page, StoredPage::Unbuildable(_)) {
+    if is_full_pending || !built.iter().all(is_unbuildable) {
         return Ok(false);
     }
     let mut batch = Batch::default();
-    let image = StoredPage::from_page(copy);
+    let image = StoredPage::from_page(Box::new(*copy));
     batch.put(Space::Pages, &key.to_bytes(), at, image.to_bytes());
     engine.store.commit(batch)?;
     let mended = BuiltPage {

@@ -26,8 +26,8 @@ pub use recover::{LogError, Recovered};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LogPosition {
     /// Number of the file.
-    pub file: u64,
-    pub offset: u64,
+    pub file: u32,
+    pub offset: u32,
     pub length: u32,
 }
 

@@ -1,10 +1,12 @@
 //! Reading what is durable.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use pg_quorum_types::Lsn;
 use pg_quorum_wal::split_run;
+use smallvec::SmallVec;
 
 use super::frame::{FRAME_HEADER_BYTES, Frame, FrameHeader};
 use super::hot_log::{Contents, HotLog};
@@ -15,6 +17,10 @@ use super::{LogPosition, Run, StoredRecord};
 const FIRST_READ_BYTES: usize = 16 << 10;
 /// Readers that go on where they stopped.
 const HINTS: usize = 16;
+/// Bytes of records that are read at once.
+const MAX_GROUP_BYTES: u64 = 64 << 10;
+/// Records that stand closer are read together: copying what is between them costs less than another call.
+const MAX_BYTES_BETWEEN: u64 = 2 << 10;
 /// Bytes of PostgreSQL's record header, and the place of the checksum in it (`XLogRecord`).
 const RECORD_HEADER_BYTES: usize = 24;
 const RECORD_CRC_OFFSET: usize = 20;
@@ -145,12 +151,21 @@ impl HotLog {
         self.note_damage(self.run_behind(previous_end, until, max_bytes))
     }
 
-    /// One record's bytes, from a position that [`HotLog::read_records`] gave. Its checksum is compared.
+    /// Hands `take` single records' bytes, from positions that [`HotLog::read_records`] gave, until it returns
+    /// false. Their checksums are compared. Rising positions that are close together are read at once.
+    ///
+    /// `buffer` is memory that is kept from one call to the next; what is in it does not matter.
     ///
     /// # Errors
-    /// The file is trimmed (`NotFound`), or other bytes are there (`InvalidData`).
-    pub fn read_at(&self, position: LogPosition) -> io::Result<Bytes> {
-        self.note_damage(self.record_at(position))
+    /// The file is trimmed (`NotFound`), or other bytes are there (`InvalidData`): at the record behind the last
+    /// one that was handed out.
+    pub fn read_each(
+        &self,
+        positions: &mut dyn Iterator<Item = LogPosition>,
+        buffer: &mut Vec<u8>,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> io::Result<()> {
+        self.note_damage(self.each_record(positions, buffer, take))
     }
 
     fn records_behind(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>> {
@@ -177,11 +192,7 @@ impl HotLog {
                 let length = raw.bytes.len();
                 end = raw.end;
                 if begins_at >= walk.end {
-                    let position = LogPosition {
-                        file: part.place.file,
-                        offset,
-                        length: length as u32,
-                    };
+                    let position = position(part.place.file, offset, length)?;
                     bytes += length;
                     records.push(StoredRecord { raw, position });
                 }
@@ -260,28 +271,56 @@ impl HotLog {
         }))
     }
 
-    fn record_at(&self, position: LogPosition) -> io::Result<Bytes> {
-        let (file, path) = {
-            let contents = self.contents.read();
-            let file = contents.files.get(&position.file).ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::NotFound,
-                    format!("log file {} is trimmed", position.file),
-                )
-            })?;
-            (file.file.clone(), file.path.clone())
-        };
-        let mut bytes = BytesMut::zeroed(position.length as usize);
-        let filled = file.read_at(&mut bytes, position.offset)?;
-        if filled != bytes.len() || !is_record(&bytes) {
-            return Err(corrupt(format!(
-                "{} at {}: no valid record of {} bytes",
-                path.display(),
-                position.offset,
-                position.length
-            )));
+    fn each_record(
+        &self,
+        positions: &mut dyn Iterator<Item = LogPosition>,
+        buffer: &mut Vec<u8>,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> io::Result<()> {
+        let mut group = SmallVec::<[LogPosition; 16]>::new();
+        let mut next = positions.next();
+        while let Some(first) = next {
+            group.clear();
+            let from = u64::from(first.offset);
+            let mut end = from;
+            while let Some(position) = next.filter(|position| joins(first, end, *position)) {
+                end = u64::from(position.offset) + u64::from(position.length);
+                group.push(position);
+                next = positions.next();
+            }
+            let length = (end - from) as usize;
+            if buffer.len() < length {
+                buffer.resize(length, 0);
+            }
+            let filled = self.read_file(first.file, from, &mut buffer[..length])?;
+            for position in &group {
+                let at = (u64::from(position.offset) - from) as usize;
+                let record = filled.get(at..at + position.length as usize);
+                let record = record.filter(|record| is_record(record)).ok_or_else(|| {
+                    corrupt(format!(
+                        "log file {} at {}: no valid record of {} bytes",
+                        position.file, position.offset, position.length
+                    ))
+                })?;
+                if !take(record) {
+                    return Ok(());
+                }
+            }
         }
-        Ok(bytes.freeze())
+        Ok(())
+    }
+
+    /// Returns what of the buffer could be filled.
+    fn read_file<'b>(&self, number: u32, offset: u64, buffer: &'b mut [u8]) -> io::Result<&'b [u8]> {
+        let file = {
+            let contents = self.contents.read();
+            let file = contents.files.get(&u64::from(number)).ok_or_else(|| {
+                io::Error::new(io::ErrorKind::NotFound, format!("log file {number} is trimmed"))
+            })?;
+            Arc::clone(&file.file)
+        };
+        let filled = file.read_at(buffer, offset)?;
+        Ok(&buffer[..filled])
     }
 
     fn walk_from<'a>(&self, contents: &'a Contents, previous_end: Lsn) -> io::Result<Option<Walk<'a>>> {
@@ -307,6 +346,27 @@ impl HotLog {
             place,
             end: previous_end,
         }))
+    }
+}
+
+/// Whether a record is read in one go with `first`, which others may stand behind, up to `end`.
+fn joins(first: LogPosition, end: u64, position: LogPosition) -> bool {
+    let (from, offset) = (u64::from(first.offset), u64::from(position.offset));
+    if end == from {
+        return true; // the first one itself
+    }
+    position.file == first.file
+        && offset >= end
+        && offset - end <= MAX_BYTES_BETWEEN
+        && offset + u64::from(position.length) - from <= MAX_GROUP_BYTES
+}
+
+fn position(file: u64, offset: u64, length: usize) -> io::Result<LogPosition> {
+    match (u32::try_from(file), u32::try_from(offset), u32::try_from(length)) {
+        (Ok(file), Ok(offset), Ok(length)) => Ok(LogPosition { file, offset, length }),
+        _ => Err(corrupt(format!(
+            "a record of {length} bytes at {offset} of log file {file}: further than any file goes"
+        ))),
     }
 }
 

@@ -49,15 +49,20 @@ impl NodeConfig {
         }
     }
 
-    /// The six nodes of the embedded mode, two in each of three zones, on adjacent ports.
+    /// The six nodes of the embedded mode, two in each of three zones, on adjacent ports. They share what threads
+    /// there are for redo.
     pub fn embedded(nodes_dir: &Path, host: &str, port_base: u16) -> Vec<NodeConfig> {
+        let derived = DerivedSettings::default();
         let mut nodes = Vec::new();
         for zone in 1..=3 {
             for member in 1..=2 {
                 let name = format!("az{zone}-{member}");
                 let listen = format!("{host}:{}", usize::from(port_base) + nodes.len());
                 let data = nodes_dir.join(&name).join("data");
-                nodes.push(NodeConfig::new(&name, &format!("az{zone}"), listen, data));
+                nodes.push(NodeConfig {
+                    derived: derived.clone(),
+                    ..NodeConfig::new(&name, &format!("az{zone}"), listen, data)
+                });
             }
         }
         nodes

@@ -7,7 +7,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use pg_quorum_types::{Base, DatabaseKey, ForkNumber, Lsn, PageKey, RelFileNode, RelFork};
 use pg_quorum_wal::RawRecord;
@@ -53,7 +52,7 @@ impl RecordLog for MemoryLog {
                 raw: raw.clone(),
                 position: LogPosition {
                     file: 0,
-                    offset: index as u64,
+                    offset: index as u32,
                     length: raw.bytes.len() as u32,
                 },
             });
@@ -61,11 +60,21 @@ impl RecordLog for MemoryLog {
         Ok(found)
     }
 
-    fn read_at(&self, position: LogPosition) -> io::Result<Bytes> {
+    fn read_each(
+        &self,
+        positions: &mut dyn Iterator<Item = LogPosition>,
+        _buffer: &mut Vec<u8>,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> io::Result<()> {
         let records = self.records.lock();
-        let record = records.get(position.offset as usize);
-        let record = record.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(record.bytes.clone())
+        for position in positions {
+            let record = records.get(position.offset as usize);
+            let record = record.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+            if !take(&record.bytes) {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 

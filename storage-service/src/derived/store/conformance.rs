@@ -126,6 +126,13 @@ fn flushed_commits_survive_reopening<S: PageStore>(open: &impl Fn() -> S) {
 }
 
 #[test]
+fn the_store_in_memory_conforms() {
+    let directory = tempfile::tempdir().unwrap();
+    let stores = super::MemoryStores::default();
+    check(|| stores.open(directory.path()).unwrap());
+}
+
+#[test]
 fn the_fjall_store_conforms() {
     let directory = tempfile::tempdir().unwrap();
     let settings = super::FjallSettings::default();

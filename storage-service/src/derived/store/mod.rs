@@ -8,11 +8,15 @@
 #[cfg(test)]
 pub(crate) mod conformance;
 mod fjall_store;
+mod memory_store;
+
+use std::path::Path;
 
 use bytes::Bytes;
 use pg_quorum_types::Lsn;
 
 pub use fjall_store::{FjallSettings, FjallStore};
+pub use memory_store::{MemoryStore, MemoryStores};
 
 /// Two kinds of keys that are stored apart because their values differ in size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +94,33 @@ impl Batch {
 
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
+    }
+}
+
+/// Which engine, and its limits.
+#[derive(Clone, Debug)]
+pub enum StoreSettings {
+    Fjall(FjallSettings),
+    /// For tests and benchmarks.
+    Memory(MemoryStores),
+}
+
+impl Default for StoreSettings {
+    fn default() -> Self {
+        StoreSettings::Fjall(FjallSettings::default())
+    }
+}
+
+impl StoreSettings {
+    /// Opens the store in `directory`, or makes one there.
+    ///
+    /// # Errors
+    /// The directory cannot be used or holds something else.
+    pub fn open(&self, directory: &Path) -> Result<Box<dyn PageStore>, StoreError> {
+        Ok(match self {
+            StoreSettings::Fjall(settings) => Box::new(FjallStore::open(directory, settings)?),
+            StoreSettings::Memory(stores) => Box::new(stores.open(directory)?),
+        })
     }
 }
 
