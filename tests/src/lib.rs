@@ -7,6 +7,7 @@
 pub mod checks;
 pub mod cluster;
 pub mod ledger;
+pub mod lone_node;
 pub mod ports;
 pub mod postgres_tests;
 pub mod scratch;

@@ -4,13 +4,17 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use bytes::Bytes;
 use pg_quorum_types::{BLOCK_SIZE, DatabaseKey, ForkNumber, PageKey, RelFileNode, RelFork, SlruKind};
-use pg_quorum_wal::{MetaChange, Page};
+use pg_quorum_wal::{MetaChange, Page, PageEffect};
+use storage_service::derived::ContentItem;
 
 /// Pages of a file of an SLRU.
 const SLRU_PAGES_PER_FILE: u32 = 32;
 /// Blocks of a relation's segment file.
 const BLOCKS_PER_SEGMENT: usize = 131_072;
+/// Pages of one item of a content.
+const PAGES_PER_ITEM: usize = 128;
 /// The tablespace of `global/`.
 const GLOBAL_TABLESPACE: u32 = 1664;
 /// The tablespace of `base/`.
@@ -106,6 +110,16 @@ impl Volume {
         }
     }
 
+    /// The page that a record changes: `None` if it is to be changed only if it exists, and does not.
+    pub fn page_of(&mut self, effect: &PageEffect) -> Option<&mut Page> {
+        if let PageKey::Relation { rel, block } = effect.key
+            && !effect.extends
+        {
+            return self.forks.get_mut(&rel)?.get_mut(block as usize);
+        }
+        Some(self.page_mut(effect.key))
+    }
+
     /// Carries out a change that is not a page's.
     pub fn change(&mut self, change: &MetaChange) {
         match change {
@@ -129,6 +143,37 @@ impl Volume {
             }
             _ => {}
         }
+    }
+
+    /// The volume as a node imports it, with what `pg_control` says.
+    pub fn into_content(self, control_file: Bytes) -> impl Iterator<Item = ContentItem> {
+        let relations = self.forks.into_iter().flat_map(|(fork, pages)| {
+            let size = ContentItem::RelationSize {
+                fork,
+                blocks: pages.len() as u32,
+            };
+            let pieces: Vec<ContentItem> = pages
+                .chunks(PAGES_PER_ITEM)
+                .enumerate()
+                .map(|(number, pages)| ContentItem::RelationPages {
+                    fork,
+                    first_block: (number * PAGES_PER_ITEM) as u32,
+                    pages: pages.concat().into(),
+                })
+                .collect();
+            std::iter::once(size).chain(pieces)
+        });
+        let transactions = self
+            .slru
+            .into_iter()
+            .map(|((kind, page), bytes)| ContentItem::SlruPages {
+                kind,
+                first_page: page,
+                pages: Bytes::copy_from_slice(&bytes),
+            });
+        relations
+            .chain(transactions)
+            .chain([ContentItem::ControlFile(control_file)])
     }
 
     fn copy_database(&mut self, from: DatabaseKey, to: DatabaseKey) {

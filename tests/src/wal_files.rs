@@ -1,13 +1,15 @@
 //! The WAL segments of a stopped server, record by record.
 
 use std::collections::VecDeque;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use pg_quorum_types::{ClusterFacts, Lsn};
 use pg_quorum_wal::{ControlFile, RawRecord, WalError, WalSplitter};
 
 /// A directory of WAL segments that is read from the start of a record on.
+#[derive(Clone)]
 pub struct WalFiles {
     pub pg_wal: PathBuf,
     pub facts: ClusterFacts,
@@ -31,13 +33,14 @@ impl WalFiles {
 
     /// All records in order, one at a time: with their images they can be much larger than memory. The newest
     /// timeline's history leads. Where the server was killed, the last item may be an error.
-    pub fn records(&self) -> Records<'_> {
+    pub fn records(&self) -> Records {
         let mut legs = self.legs();
         Records {
-            files: self,
+            files: self.clone(),
             current: self.reader(legs.remove(0)),
             legs: legs.into(),
             has_ended: false,
+            piece: Vec::new(),
         }
     }
 
@@ -92,12 +95,13 @@ impl WalFiles {
         LegReader {
             leg,
             splitter: WalSplitter::new(facts, leg.start),
-            next_segment: leg.start.0 / u64::from(facts.wal_segment_bytes),
+            fed: leg.start,
+            segment: None,
         }
     }
 
-    /// The segment's bytes from the leg's start on, `None` if there is no such file.
-    fn segment(&self, leg: Leg, segment: u64) -> Option<Vec<u8>> {
+    /// The segment's file, `None` if there is none.
+    fn segment(&self, leg: Leg, segment: u64) -> Option<File> {
         let segment_bytes = u64::from(self.facts.wal_segment_bytes);
         let segments_per_id = 0x1_0000_0000 / segment_bytes;
         let name = format!(
@@ -106,9 +110,7 @@ impl WalFiles {
             segment / segments_per_id,
             segment % segments_per_id
         );
-        let mut bytes = fs::read(self.pg_wal.join(name)).ok()?;
-        bytes.drain(..leg.start.0.saturating_sub(segment * segment_bytes) as usize);
-        Some(bytes)
+        File::open(self.pg_wal.join(name)).ok()
     }
 }
 
@@ -124,18 +126,44 @@ struct Leg {
 struct LegReader {
     leg: Leg,
     splitter: WalSplitter,
-    next_segment: u64,
+    /// Up to here the splitter has bytes.
+    fed: Lsn,
+    /// The file that they came from, by its segment's number.
+    segment: Option<(u64, File)>,
+}
+
+/// Bytes that the splitter gets at once.
+const PIECE_BYTES: u64 = 256 << 10;
+
+impl LegReader {
+    /// False if there is no more WAL.
+    fn feed(&mut self, files: &WalFiles, piece: &mut Vec<u8>) -> bool {
+        let segment_bytes = u64::from(files.facts.wal_segment_bytes);
+        let (number, offset) = (self.fed.0 / segment_bytes, self.fed.0 % segment_bytes);
+        if self.segment.as_ref().is_none_or(|(open, _)| *open != number) {
+            self.segment = files.segment(self.leg, number).map(|file| (number, file));
+        }
+        let Some((_, file)) = &self.segment else {
+            return false;
+        };
+        piece.resize(PIECE_BYTES.min(segment_bytes - offset) as usize, 0);
+        file.read_exact_at(piece, offset).expect("read a WAL segment");
+        self.splitter.feed(piece);
+        self.fed = self.fed + piece.len() as u64;
+        true
+    }
 }
 
 /// See [`WalFiles::records`].
-pub struct Records<'a> {
-    files: &'a WalFiles,
+pub struct Records {
+    files: WalFiles,
     current: LegReader,
     legs: VecDeque<Leg>,
     has_ended: bool,
+    piece: Vec<u8>,
 }
 
-impl Iterator for Records<'_> {
+impl Iterator for Records {
     type Item = Result<RawRecord, WalError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -150,13 +178,7 @@ impl Iterator for Records<'_> {
                     }
                     return Some(Ok(record));
                 }
-                Ok(None) => match self.files.segment(current.leg, current.next_segment) {
-                    Some(bytes) => {
-                        current.splitter.feed(&bytes);
-                        current.next_segment += 1;
-                    }
-                    None => self.has_ended = true,
-                },
+                Ok(None) => self.has_ended = !current.feed(&self.files, &mut self.piece),
                 Err(error) => {
                     self.has_ended = true;
                     return Some(Err(error));

@@ -10,28 +10,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use clap::Parser;
 use futures::stream;
 use pg_quorum_client::{
     AppendLimits, Appender, Batch, ClientConfig, Fenced, NoWalSource, NodeStatus, ReadyVolume, TakeRequest,
     Taken, import_base, probe, take_volume,
 };
+use pg_quorum_proto::v1;
 use pg_quorum_proto::v1::admin_client::AdminClient;
-use pg_quorum_proto::v1::{self, state_item::Item};
 use pg_quorum_quorum::segment::CreateRequest;
 use pg_quorum_tests::volume::Volume;
 use pg_quorum_tests::wal_files::{Records, WalFiles};
-use pg_quorum_types::{ComputeId, Lsn, Membership, Owner, ProtectionGroup, RelFork, SegmentMember, VolumeId};
+use pg_quorum_types::{ComputeId, Lsn, Membership, Owner, ProtectionGroup, SegmentMember, VolumeId};
 use serde::Serialize;
+use storage_service::services::state_item;
 use uuid::Uuid;
 
 /// Records of one batch, about: what a link worker sends when there is much to send.
 const BATCH_BYTES: usize = 512 << 10;
 /// Batches that are not durable yet.
 const BATCHES_IN_FLIGHT: usize = 6;
-/// Pages of one import item.
-const PAGES_PER_ITEM: usize = 128;
 /// How long the node may take to turn the rest of the log into pages.
 const APPLY_PATIENCE: Duration = Duration::from_secs(600);
 
@@ -117,54 +116,13 @@ async fn open_volume(config: &ClientConfig, wal: &WalFiles, end: Lsn, base: &Pat
         bail!("the new volume has content");
     };
     let control_file = fs::read(base.join("global/pg_control"))?;
-    let items = items(Volume::load(base), control_file.into());
-    let items = stream::iter(items.map(|item| Ok(v1::StateItem { item: Some(item) })));
+    let items = Volume::load(base).into_content(control_file.into());
+    let items = stream::iter(items.map(|item| Ok(state_item(item))));
     let imported = import_base(config, *empty, wal.facts, end, items, &|_| ()).await?;
     Ok(imported.ready)
 }
 
-/// A volume's pages and `pg_control`: what redo of the WAL needs.
-fn items(volume: Volume, control_file: Bytes) -> impl Iterator<Item = Item> {
-    let relations = volume.forks.into_iter().flat_map(|(fork, pages)| {
-        let size = Item::RelationSize(v1::state_item::RelationSize {
-            fork: Some(wire_fork(fork)),
-            blocks: pages.len() as u32,
-        });
-        let pieces: Vec<Item> = pages
-            .chunks(PAGES_PER_ITEM)
-            .enumerate()
-            .map(|(number, pages)| {
-                Item::RelationPages(v1::state_item::RelationPages {
-                    fork: Some(wire_fork(fork)),
-                    first_block: (number * PAGES_PER_ITEM) as u32,
-                    pages: pages.concat().into(),
-                })
-            })
-            .collect();
-        std::iter::once(size).chain(pieces)
-    });
-    let transactions = volume.slru.into_iter().map(|((kind, page), bytes)| {
-        Item::SlruPages(v1::state_item::SlruPages {
-            kind: kind as u32,
-            first_page: page,
-            pages: Bytes::copy_from_slice(&bytes),
-        })
-    });
-    relations
-        .chain(transactions)
-        .chain([Item::ControlFile(control_file)])
-}
-
-fn wire_fork(fork: RelFork) -> v1::RelationFork {
-    v1::RelationFork {
-        spc: fork.rel.spc,
-        db: fork.rel.db,
-        rel: fork.rel.rel,
-        fork: fork.fork as u32,
-    }
-}
-
-async fn ingest(config: &ClientConfig, ready: ReadyVolume, records: &mut Records<'_>) -> Result<Ingested> {
+async fn ingest(config: &ClientConfig, ready: ReadyVolume, records: &mut Records) -> Result<Ingested> {
     let start = ready.attachment.vdl;
     let appender = Appender::start(
         ready.attachment,
@@ -210,7 +168,7 @@ fn fenced(by: Arc<Fenced>) -> anyhow::Error {
 }
 
 /// `None` at the end of the log, which is an error where the server was killed.
-fn next_batch(previous_end: Lsn, records: &mut Records<'_>, count: &mut u64) -> Option<Batch> {
+fn next_batch(previous_end: Lsn, records: &mut Records, count: &mut u64) -> Option<Batch> {
     let mut bytes = BytesMut::new();
     let mut end = previous_end;
     while bytes.len() < BATCH_BYTES

@@ -4,7 +4,9 @@ mod commit;
 mod figure;
 mod ingest;
 mod psql;
-mod redo;
+mod recording;
+mod redo_records;
+mod redo_stream;
 mod setup;
 mod wire;
 
@@ -20,7 +22,7 @@ use crate::{report, setup as machine};
 
 #[derive(Args)]
 pub struct BenchOptions {
-    /// Which benchmarks (all): commit, wire, redo, ingest.
+    /// Which benchmarks (all): commit, wire, redo-stream, redo-records, ingest.
     names: Vec<String>,
     /// Also appends the figures to this file.
     #[arg(long)]
@@ -47,10 +49,11 @@ pub struct BenchOptions {
 
 type Benchmark = fn(&Bench<'_>, &mut Figures) -> Result<()>;
 
-const BENCHMARKS: [(&str, Benchmark); 4] = [
+const BENCHMARKS: [(&str, Benchmark); 5] = [
     ("commit", commit::run),
     ("wire", wire::run),
-    ("redo", redo::run),
+    ("redo-stream", redo_stream::run),
+    ("redo-records", redo_records::run),
     ("ingest", ingest::run),
 ];
 

@@ -175,6 +175,11 @@ impl Rig {
         Ok(copy)
     }
 
+    /// The directory that everything of it is in.
+    pub fn root(&self) -> &Path {
+        &self.layout.root
+    }
+
     /// One node's place, not started.
     pub fn single_node(&self, bench: &Bench<'_>) -> Result<Node> {
         let nodes = six_nodes(&self.layout, bench.options.port_base + 10);
