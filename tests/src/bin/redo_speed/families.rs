@@ -9,7 +9,7 @@ use anyhow::Result;
 use pg_quorum_tests::volume::Volume;
 use pg_quorum_tests::wal_files::WalFiles;
 use pg_quorum_types::PageKey;
-use pg_quorum_wal::{Page, PageEffect, RawRecord, Record, RedoContext, RedoError, apply, effects};
+use pg_quorum_wal::{Page, PageEffect, RawRecord, Record, RedoContext, apply, effects};
 use serde::Serialize;
 
 use crate::Wal;
@@ -113,12 +113,8 @@ fn each_change(
                 continue;
             };
             let before = *page;
-            match apply(&record, &effect.key, page, ctx) {
-                Ok(()) => show(&raw, &record, effect, &before),
-                // Its pages are not looked at.
-                Err(RedoError::UnsupportedResourceManager { .. }) => {}
-                Err(error) => return Err(error.into()),
-            }
+            apply(&record, &effect.key, page, ctx)?;
+            show(&raw, &record, effect, &before);
         }
     }
     Ok(())

@@ -1,4 +1,6 @@
 -- Hash index pages: buckets, their overflow pages, splits, squeezing, dead items, bitmaps of free pages.
+-- In one session: a deletion names the first page of its bucket without a lock, and the image that is taken of it for the
+-- check can hold an insertion that is logged later; a stock standby calls that inconsistent.
 -- Few tuples a bucket: splits through all the phases of a splitpoint, with masks and splitpoints that change or not.
 CREATE TABLE hashed (id int, t text) WITH (autovacuum_enabled = off);
 CREATE INDEX hashed_id ON hashed USING hash (id) WITH (fillfactor = 10);
