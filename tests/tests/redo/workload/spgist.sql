@@ -40,8 +40,8 @@ INSERT INTO words (w) SELECT md5(i::text) || repeat(md5((i % 3)::text), 250 + i 
 INSERT INTO words (w) SELECT 'same' FROM generate_series(1, 1500);
 INSERT INTO words (w) SELECT 'same' || i FROM generate_series(1, 300) i;
 INSERT INTO words (w) SELECT NULL FROM generate_series(1, 2000);
--- Inner tuples that were made on their parent's page; then parents and children grow in turn, and move, to the page that
--- the other one is on, or away from it.
+-- Inner tuples that were made on their parent's page; then parents and children grow in turn, and move away from each
+-- other. (None can move to its parent's page: SpGistGetBuffer does not get the lock on it a second time.)
 CREATE TABLE grown (w text) WITH (autovacuum_enabled = off);
 CREATE INDEX grown_w ON grown USING spgist (w);
 INSERT INTO grown SELECT chr(65 + a) || chr(65 + b) || chr(65 + c) || md5((a * b * c * i)::text) || repeat('g', 200)

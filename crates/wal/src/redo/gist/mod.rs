@@ -47,3 +47,6 @@ pub(super) fn redo_restored(
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,3 +54,6 @@ pub(super) fn redo(record: &Record<'_>, block: &BlockRef<'_>, page: &mut Page) -
         _ => Err(RedoFault::UnrelatedPage),
     }
 }
+
+#[cfg(test)]
+mod tests;
