@@ -240,6 +240,7 @@ impl RecordCase {
         payload.extend_from_slice(&self.main);
         body.extend_from_slice(&payload);
         raw_record(
+            WalLayout::new(&FACTS),
             RECORD_START,
             RECORD_START,
             self.xid,
@@ -265,7 +266,15 @@ impl RecordCase {
 }
 
 /// A record of these parts, with its length and checksum.
-pub(crate) fn raw_record(start: Lsn, prev: Lsn, xid: u32, info: u8, rmgr: u8, body: &[u8]) -> RawRecord {
+pub(crate) fn raw_record(
+    layout: WalLayout,
+    start: Lsn,
+    prev: Lsn,
+    xid: u32,
+    info: u8,
+    rmgr: u8,
+    body: &[u8],
+) -> RawRecord {
     let length = RECORD_HEADER_BYTES + body.len();
     let mut bytes = Vec::with_capacity(length);
     bytes.extend_from_slice(&(length as u32).to_le_bytes());
@@ -277,7 +286,7 @@ pub(crate) fn raw_record(start: Lsn, prev: Lsn, xid: u32, info: u8, rmgr: u8, bo
     bytes[20..RECORD_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
     RawRecord {
         start,
-        end: WalLayout::new(&FACTS)
+        end: layout
             .record_end(start, &bytes)
             .expect("records are made where records can start"),
         bytes: Bytes::from(bytes),

@@ -1,17 +1,24 @@
 //! WAL as a stream of bytes, and runs of records.
 
 use bytes::Bytes;
-use pg_quorum_types::Lsn;
+use pg_quorum_types::{ClusterFacts, Lsn};
 use pg_quorum_wal::{RawRecord, Rmgr, WalBuilder, WalLayout, WalSplitter, split_run};
 
 use crate::bytes_in::BytesIn;
 use crate::record_case::raw_record;
 use crate::{FACTS, RECORD_START};
 
+/// With segments smaller than any server's, since a segment switch stands for up to one of them.
+const STREAM_FACTS: ClusterFacts = ClusterFacts {
+    wal_segment_bytes: 32 << 10,
+    ..FACTS
+};
 /// Records that are made from one input.
 const MAX_RECORDS: usize = 200;
-/// Segment switches among them: each stands for up to a segment of zeros.
-const MAX_SWITCHES: usize = 2;
+/// Segment switches among them.
+const MAX_SWITCHES: usize = 4;
+/// Pieces in which a stream is fed, at most.
+const MAX_PIECES: usize = 2000;
 /// Bytes of the made WAL that are changed, and one more.
 const MAX_DAMAGES: u8 = 8;
 /// `XLOG_SWITCH`.
@@ -31,7 +38,7 @@ pub fn split(input: &[u8]) {
     let mut input = BytesIn(input);
     let is_wal = input.u8() & 1 != 0;
     let piece = usize::from(input.u16()).max(1);
-    let layout = WalLayout::new(&FACTS);
+    let layout = WalLayout::new(&STREAM_FACTS);
     let previous_end = previous_end(input.u16());
     if is_wal {
         check_stream(previous_end, input.0, piece);
@@ -85,7 +92,7 @@ fn previous_end(eighths: u16) -> Lsn {
 }
 
 fn make_records(previous_end: Lsn, input: &mut BytesIn<'_>) -> Vec<RawRecord> {
-    let layout = WalLayout::new(&FACTS);
+    let layout = WalLayout::new(&STREAM_FACTS);
     let mut records: Vec<RawRecord> = Vec::new();
     let (mut end, mut prev) = (previous_end, Lsn(8));
     let mut switches = 0;
@@ -101,7 +108,7 @@ fn make_records(previous_end: Lsn, input: &mut BytesIn<'_>) -> Vec<RawRecord> {
             }
         }
         let start = layout.next_record_start(end);
-        let record = raw_record(start, prev, 700, info, rmgr, body);
+        let record = raw_record(layout, start, prev, 700, info, rmgr, body);
         (end, prev) = (record.end, start);
         records.push(record);
     }
@@ -109,7 +116,7 @@ fn make_records(previous_end: Lsn, input: &mut BytesIn<'_>) -> Vec<RawRecord> {
 }
 
 fn build(previous_end: Lsn, records: &[RawRecord]) -> Vec<u8> {
-    let mut builder = WalBuilder::new(FACTS, previous_end);
+    let mut builder = WalBuilder::new(STREAM_FACTS, previous_end);
     for record in records {
         builder.push(record).expect("the records follow each other");
     }
@@ -118,9 +125,9 @@ fn build(previous_end: Lsn, records: &[RawRecord]) -> Vec<u8> {
 
 /// Feeds the splitter, whose records must be whole and in order. An error stays.
 fn check_stream(previous_end: Lsn, wal: &[u8], piece: usize) -> Vec<RawRecord> {
-    let mut splitter = WalSplitter::new(FACTS, previous_end);
+    let mut splitter = WalSplitter::new(STREAM_FACTS, previous_end);
     let mut found: Vec<RawRecord> = Vec::new();
-    for piece in wal.chunks(piece) {
+    for piece in wal.chunks(piece.max(wal.len() / MAX_PIECES)) {
         splitter.feed(piece);
         loop {
             match splitter.next_record() {
@@ -146,7 +153,7 @@ fn check_stream(previous_end: Lsn, wal: &[u8], piece: usize) -> Vec<RawRecord> {
 
 /// Bytes as a run of records, without gaps and with the gaps that they happen to begin with.
 fn check_run(previous_end: Lsn, run: &[u8]) {
-    let layout = WalLayout::new(&FACTS);
+    let layout = WalLayout::new(&STREAM_FACTS);
     let (gaps, rest) = run.split_at(run.len().min(24));
     let gaps: Vec<u64> = gaps
         .chunks(8)

@@ -200,22 +200,30 @@ fn replayed_pages_are_those_of_a_stock_server() {
 #[test]
 #[ignore = "writes fuzz/seeds; cargo xtask fuzz --new-seeds runs it"]
 fn new_seeds_for_the_fuzzers() {
-    let servers = Servers::start("redo-seeds", &["--data-checksums"], &workload::settings());
-    workload::run(&servers);
-    let (facts, start) = servers.facts();
-    let log = Log {
-        files: WalFiles {
-            pg_wal: servers.hand_over().pg_wal(),
-            facts,
-            start,
-        },
-        ctx: RedoContext {
-            hint_bits_logged: facts.data_checksums,
-            track_commit_timestamp: true,
-        },
-        steps: servers.steps(),
+    let checksums = ["--data-checksums"];
+    // Updates under wal_level = logical have whole tuples.
+    let replica = workload::settings().with("wal_level", "replica");
+    let all = Servers::start("redo-seeds", &checksums, &workload::settings());
+    workload::run(&all);
+    let heap = Servers::start("redo-seeds-replica", &checksums, &replica);
+    workload::run_quick(&heap);
+    let log = |servers: &Servers| {
+        let (facts, start) = servers.facts();
+        let log = Log {
+            files: WalFiles {
+                pg_wal: servers.hand_over().pg_wal(),
+                facts,
+                start,
+            },
+            ctx: RedoContext {
+                hint_bits_logged: facts.data_checksums,
+                track_commit_timestamp: true,
+            },
+            steps: servers.steps(),
+        };
+        (servers.base().to_owned(), log)
     };
-    let seeds = Seeds::collect(Volume::load(servers.base()), &log);
-    let control_file = servers.base().join("global/pg_control");
+    let seeds = Seeds::collect(&[log(&all), log(&heap)]);
+    let control_file = all.base().join("global/pg_control");
     seeds.write(&workspace_root().join("fuzz/seeds"), &control_file);
 }

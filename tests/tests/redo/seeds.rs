@@ -2,9 +2,9 @@
 //!
 //! Nothing of the machine gets into them: positions, identifiers and secrets are left out or made equal.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pg_quorum_hostile::{CaseImage, FACTS, RecordCase, as_wal, check_case};
 use pg_quorum_quorum::segment::{SegmentMeta, encode_meta};
@@ -14,10 +14,10 @@ use pg_quorum_wal::{BlockImage, Compression, Page, Record, RedoContext, apply, e
 
 use crate::replay::{Log, without_check_images};
 
-/// Examples of one kind of record and one of its pages: of different sizes, since those are of different variants.
-const SEEDS_OF_PAGE: usize = 3;
+/// Examples of one kind of record and one of its pages, at most.
+const SEEDS_OF_PAGE: usize = 20;
 /// The second one and those behind it are for the repository's sake not larger.
-const MAX_FURTHER_SEED_BYTES: usize = 1500;
+const MAX_FURTHER_SEED_BYTES: usize = 1200;
 /// Larger examples teach a fuzzer nothing new.
 const MAX_RECORD_BYTES: usize = 12_000;
 /// Records of a stream of WAL.
@@ -26,12 +26,48 @@ const MAX_STREAM_BYTES: usize = 16 << 10;
 /// Streams, each of other records.
 const STREAMS: usize = 6;
 
-/// What tells examples of one kind apart.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// What tells examples of one kind apart: how many blocks there are, flags and the like.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Variant {
     blocks: usize,
-    /// Bytes of all data, as a power of two.
-    size_class: u32,
+    flags: Vec<u8>,
+}
+
+/// Which bytes of the main data are flags, found by what stands in them: a byte that has one of a few values in all
+/// records of the kind.
+#[derive(Default)]
+struct FlagBytes(BTreeMap<String, [BTreeSet<u8>; FlagBytes::REACH]>);
+
+impl FlagBytes {
+    const REACH: usize = 40;
+    const MAX_VALUES: usize = 12;
+
+    fn learn(&mut self, log: &Log) {
+        for raw in log.files.records() {
+            let raw = raw.expect("a record");
+            let record = Record::decode(&raw).expect("a record");
+            let values = self
+                .0
+                .entry(kind(&record))
+                .or_insert_with(|| std::array::from_fn(|_| BTreeSet::new()));
+            for (values, byte) in values.iter_mut().zip(record.main) {
+                if values.len() <= FlagBytes::MAX_VALUES {
+                    values.insert(*byte);
+                }
+            }
+        }
+    }
+
+    fn variant(&self, record: &Record<'_>) -> Variant {
+        let values = self.0.get(&kind(record)).into_iter().flatten();
+        let flags = values
+            .zip(record.main)
+            .filter(|(values, _)| values.len() <= FlagBytes::MAX_VALUES);
+        Variant {
+            blocks: record.blocks.len(),
+            flags: flags.map(|(_, byte)| *byte).collect(),
+        }
+    }
 }
 
 /// The smallest example of each variant.
@@ -47,29 +83,45 @@ impl Smallest {
         bytes: usize,
         make: impl FnOnce() -> Option<Vec<u8>>,
     ) {
-        let known = self.0.get(&(name.clone(), variant)).map(Vec::len);
+        let key = (name, variant);
+        let known = self.0.get(&key).map(Vec::len);
         if known.is_none_or(|known| bytes < known)
             && let Some(example) = make()
         {
-            self.0.insert((name, variant), example);
+            self.0.insert(key, example);
         }
     }
 
-    /// File names and contents.
-    fn files(&self) -> impl Iterator<Item = (String, &Vec<u8>)> {
-        let mut count = BTreeMap::new();
-        self.0.iter().filter_map(move |((name, _), example)| {
-            let count: &mut usize = count.entry(name.clone()).or_default();
-            let is_wanted = *count == 0 || *count < SEEDS_OF_PAGE && example.len() <= MAX_FURTHER_SEED_BYTES;
-            *count += usize::from(is_wanted);
-            is_wanted.then(|| (format!("{name}-{count}"), example))
-        })
+    /// File names and contents: of each name the smallest examples in which every flag has each of its values.
+    fn files(&self) -> Vec<(String, Vec<u8>)> {
+        let mut examples: Vec<_> = self.0.iter().collect();
+        examples.sort_by_key(|((name, _), example)| (name, example.len()));
+        let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+        let mut seen = BTreeSet::new();
+        let mut count_of = BTreeMap::new();
+        for ((name, variant), example) in examples {
+            let count: &mut usize = count_of.entry(name).or_default();
+            let is_small = *count == 0 || *count < SEEDS_OF_PAGE && example.len() <= MAX_FURTHER_SEED_BYTES;
+            let values = variant.flags.iter().enumerate();
+            let mut is_new = seen.insert((name, usize::MAX, variant.blocks as u8));
+            if is_small {
+                for (place, value) in values {
+                    is_new |= seen.insert((name, place, *value));
+                }
+                if is_new || *count == 0 {
+                    *count += 1;
+                    files.push((format!("{name}-{count}"), example.clone()));
+                }
+            }
+        }
+        files
     }
 }
 
 /// Seeds for all fuzzers.
 #[derive(Default)]
 pub struct Seeds {
+    flag_bytes: FlagBytes,
     apply: Smallest,
     decode: Smallest,
     image: Smallest,
@@ -78,25 +130,34 @@ pub struct Seeds {
 }
 
 impl Seeds {
-    /// Those of the whole log, which is replayed on `volume`.
-    pub fn collect(mut volume: Volume, log: &Log) -> Seeds {
+    /// Those of whole logs, each with the data directory from before it.
+    pub fn collect(logs: &[(PathBuf, Log)]) -> Seeds {
         let mut seeds = Seeds::default();
+        for (_, log) in logs {
+            seeds.flag_bytes.learn(log);
+        }
+        for (base, log) in logs {
+            seeds.replay(Volume::load(base), log);
+        }
+        seeds
+    }
+
+    fn replay(&mut self, mut volume: Volume, log: &Log) {
         for raw in log.files.records() {
             let raw = raw.expect("a record");
             let record = Record::decode(&raw).expect("a record");
             let effects = effects(&record, &log.ctx).expect("a record's effects");
             effects.meta.iter().for_each(|change| volume.change(change));
             let (record, images) = without_check_images(&record);
-            seeds.take_record(&record, &log.ctx, &images);
+            self.take_record(&record, &log.ctx, &images);
             for effect in &effects.pages {
                 if effect.extends || volume.existing(effect.key).is_some() {
                     let page = volume.page_mut(effect.key);
-                    seeds.take_page(&record, &log.ctx, effect.key, page);
+                    self.take_page(&record, &log.ctx, effect.key, page);
                     apply(&record, &effect.key, page, &log.ctx).expect("a record fits its page");
                 }
             }
         }
-        seeds
     }
 
     /// A record, and the images that served as checks only.
@@ -123,7 +184,8 @@ impl Seeds {
                 .concat(),
             )
         };
-        self.decode.offer(kind(record), variant(record), bytes, make);
+        let variant = self.flag_bytes.variant(record);
+        self.decode.offer(kind(record), variant, bytes, make);
         let in_stream = self.stream.get(&kind(record)).map(Vec::len);
         if in_stream.is_none_or(|known| bytes < known)
             && let Some(case) = RecordCase::of_record(record, ctx, None)
@@ -154,7 +216,8 @@ impl Seeds {
             (check_case(&case) > 0).then(|| case.to_bytes())
         };
         let name = format!("{}-{block}", kind(record));
-        self.apply.offer(name, variant(record), bytes, make);
+        self.apply
+            .offer(name, self.flag_bytes.variant(record), bytes, make);
     }
 
     fn take_image(&mut self, image: &BlockImage<'_>) {
@@ -173,7 +236,7 @@ impl Seeds {
         };
         let variant = Variant {
             blocks: usize::from(image.hole_length != 0),
-            size_class: image.bytes.len().ilog2(),
+            flags: vec![image.bytes.len().ilog2() as u8],
         };
         self.image
             .offer(name.to_owned(), variant, image.bytes.len() + 5, || {
@@ -193,8 +256,7 @@ impl Seeds {
             ("decode", &self.decode),
             ("image", &self.image),
         ] {
-            let files = examples.files().map(|(name, seed)| (name, seed.clone()));
-            replace(target, files.collect());
+            replace(target, examples.files());
         }
         let mut streams: Vec<_> = self.streams().collect();
         for at in 0..streams.len() {
@@ -248,14 +310,6 @@ fn kind(record: &Record<'_>) -> String {
     format!("{}-{}", record.rmgr, record.kind_name())
         .to_lowercase()
         .replace(['+', '_', '/'], "-")
-}
-
-fn variant(record: &Record<'_>) -> Variant {
-    let data: usize = record.blocks.iter().map(|block| block.data.len()).sum();
-    Variant {
-        blocks: record.blocks.len(),
-        size_class: (record.main.len() + data + 1).ilog2(),
-    }
 }
 
 /// Bytes of all that a record carries.
