@@ -29,6 +29,21 @@ CREATE FUNCTION latencies(
     OUT buckets bigint[]) RETURNS SETOF record
   LANGUAGE c STRICT VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'latencies_wrapper';
 
+CREATE FUNCTION cache_state(
+    OUT size_limit bigint, OUT cached bigint, OUT only_here bigint, OUT awaiting bigint,
+    OUT working_set_1min bigint, OUT working_set_10min bigint, OUT working_set_1h bigint) RETURNS SETOF record
+  LANGUAGE c STRICT VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'cache_state_wrapper';
+
+CREATE FUNCTION prewarm(
+    relation regclass, fork text DEFAULT 'main', first_block bigint DEFAULT NULL, last_block bigint DEFAULT NULL)
+    RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'prewarm_wrapper';
+COMMENT ON FUNCTION prewarm(regclass, text, bigint, bigint) IS 'reads blocks that are not in the local page cache from storage; returns how many';
+
+CREATE FUNCTION drop_cache(relation regclass DEFAULT NULL) RETURNS bigint
+  LANGUAGE c VOLATILE PARALLEL SAFE AS 'MODULE_PATHNAME', 'drop_cache_wrapper';
+COMMENT ON FUNCTION drop_cache(regclass) IS 'drops what storage has as well from the local page cache, of one relation or of all; returns how many pages';
+
 -- Views: the stable face.
 
 CREATE VIEW volume AS
@@ -56,12 +71,20 @@ CREATE VIEW stat AS
          max(c.value) FILTER (WHERE c.name = 'page_errors') AS page_errors,
          max(c.value) FILTER (WHERE c.name = 'cache_hits') AS cache_hits,
          max(c.value) FILTER (WHERE c.name = 'cache_misses') AS cache_misses,
+         max(c.value) FILTER (WHERE c.name = 'pages_dropped') AS pages_dropped,
+         max(c.value) FILTER (WHERE c.name = 'pages_refetched') AS pages_refetched,
          max(c.value) FILTER (WHERE c.name = 'commit_waits') AS commit_waits,
          (SELECT l.buckets FROM latencies() l WHERE l.name = 'commit_wait') AS commit_wait_histogram,
          (SELECT l.buckets FROM latencies() l WHERE l.name = 'quorum') AS quorum_histogram,
          (SELECT l.buckets FROM latencies() l WHERE l.name = 'page_wait') AS page_wait_histogram
     FROM counters() c;
 COMMENT ON VIEW stat IS 'counts since the server''s start, and histograms as in the view latency: one row';
+
+CREATE VIEW cache AS
+  SELECT c.size_limit, c.cached, c.only_here, c.awaiting, s.cache_hits AS hits, s.cache_misses AS misses,
+         s.pages_dropped, s.pages_refetched, c.working_set_1min, c.working_set_10min, c.working_set_1h
+    FROM cache_state() c, stat s;
+COMMENT ON VIEW cache IS 'the local page cache: bytes it may hold and holds, bytes that stay because only this server has them or because something that runs may need them, counts of pages, and the bytes that were in use within a time: one row';
 
 CREATE VIEW latency AS
   SELECT l.name, l.samples, l.total_us, l.p50_us, l.p99_us, l.buckets FROM latencies() l;
@@ -70,5 +93,8 @@ COMMENT ON VIEW latency IS 'waits since the server''s start; bucket n of the his
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA @extschema@ FROM PUBLIC;
 GRANT USAGE ON SCHEMA @extschema@ TO PUBLIC;
 GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA @extschema@ TO pg_monitor;
+-- Changes are the superuser's; who may read a relation may have it read.
+REVOKE ALL ON FUNCTION drop_cache(regclass) FROM pg_monitor;
 GRANT EXECUTE ON FUNCTION durable_lsn(), wait_for_lsn(pg_lsn, interval) TO PUBLIC;
-GRANT SELECT ON volume, segments, stat, latency TO pg_monitor;
+GRANT EXECUTE ON FUNCTION prewarm(regclass, text, bigint, bigint) TO PUBLIC;
+GRANT SELECT ON volume, segments, stat, cache, latency TO pg_monitor;

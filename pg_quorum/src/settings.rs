@@ -19,6 +19,7 @@ static VOLUME: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(
 static SHUTDOWN_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(30);
 static ATTACH_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_UNSHIPPED_MB: GucSetting<i32> = GucSetting::<i32>::new(256);
+static CACHE_SIZE_MB: GucSetting<i32> = GucSetting::<i32>::new(-1);
 
 /// The value of `synchronous_standby_names` behind which commits wait. No standby can bear the name in it, which is
 /// longer than an `application_name`: a standby's word must not release a commit.
@@ -99,6 +100,16 @@ pub fn define() {
         GucFlags::UNIT_S,
     );
     GucRegistry::define_int_guc(
+        c"pg_quorum.cache_size",
+        c"How much of the data directory's disk the local page cache takes.",
+        c"-1: what the disk has room for. Pages that are not used are dropped; what only this server has stays beyond the limit.",
+        &CACHE_SIZE_MB,
+        -1,
+        i32::MAX,
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
+    GucRegistry::define_int_guc(
         c"pg_quorum.max_unshipped_wal",
         c"How far the WAL may run ahead of the quorum before statements wait at their start.",
         c"At twice this distance (and wal_buffers) writing WAL waits, too.",
@@ -131,6 +142,12 @@ pub fn shutdown_timeout() -> Duration {
 
 pub fn attach_timeout() -> Duration {
     Duration::from_secs(u64::try_from(ATTACH_TIMEOUT_S.get()).unwrap_or(1))
+}
+
+/// Pages that the local page cache may hold; `None`: as many as the disk has room for.
+pub fn cache_size_pages() -> Option<u64> {
+    let megabytes = u64::try_from(CACHE_SIZE_MB.get()).ok()?;
+    Some(megabytes * ((1 << 20) / BLOCK_SIZE as u64))
 }
 
 /// Bytes between insert position and VDL at which statements wait at their start.

@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use pg_quorum_types::Lsn;
+use pg_quorum_types::{BLOCK_SIZE, Lsn};
 use pgrx::datum::Interval;
 use pgrx::iter::TableIterator;
+use pgrx::pg_sys::Oid;
 use pgrx::{name, pg_extern};
 
-use crate::pg::{interrupts, presence_file, wal};
+use crate::pg::{cache_files, interrupts, presence_file, prewarm as pg_prewarm, wal};
 use crate::shared::{self, Histogram, LinkState, VdlWait};
 
 /// SQL declares it `pg_lsn`, which has the same datum.
@@ -146,6 +147,8 @@ fn counters() -> TableIterator<'static, (name!(name, &'static str), name!(value,
         ("page_errors", &counters.page_errors),
         ("cache_hits", &counters.cache_hits),
         ("cache_misses", &counters.cache_misses),
+        ("pages_dropped", &counters.pages_dropped),
+        ("pages_refetched", &counters.pages_refetched),
         ("commit_waits", &counters.commit_waits),
     ];
     TableIterator::new(rows.into_iter().map(|(name, counter)| (name, count(counter))))
@@ -195,4 +198,46 @@ fn latency_row(
         histogram.quantile(0.99).map(micros),
         buckets,
     )
+}
+
+/// What the local page cache holds, in bytes.
+#[pg_extern]
+#[allow(clippy::type_complexity)] // a row of named columns
+fn cache_state() -> TableIterator<
+    'static,
+    (
+        name!(size_limit, Option<i64>),
+        name!(cached, i64),
+        name!(only_here, i64),
+        name!(awaiting, i64),
+        name!(working_set_1min, i64),
+        name!(working_set_10min, i64),
+        name!(working_set_1h, i64),
+    ),
+> {
+    let bytes = |pages: u64| pages.saturating_mul(BLOCK_SIZE as u64).cast_signed();
+    let usage = cache_files::usage();
+    let [minute, ten_minutes, hour] = usage.working_sets.map(bytes);
+    let limit = cache_files::limit_pages();
+    TableIterator::once((
+        (limit != u64::MAX).then(|| bytes(limit)),
+        bytes(usage.present),
+        bytes(usage.local),
+        bytes(usage.awaiting),
+        minute,
+        ten_minutes,
+        hour,
+    ))
+}
+
+/// Reads absent blocks of a relation's fork into the local page cache. How many were absent.
+#[pg_extern]
+fn prewarm(relation: Oid, fork: &str, first_block: Option<i64>, last_block: Option<i64>) -> i64 {
+    pg_prewarm::prewarm(relation, fork, first_block, last_block).cast_signed()
+}
+
+/// Drops what may be dropped from the local page cache, of one relation or of all. How many pages that were.
+#[pg_extern]
+fn drop_cache(relation: Option<Oid>) -> i64 {
+    pg_prewarm::drop_cache(relation).cast_signed()
 }

@@ -4,10 +4,11 @@
 use std::fs;
 use std::process::Command;
 
-use pg_quorum_deployment::{pg_regress, workspace_root};
+use pg_quorum_deployment::{Settings, pg_regress, workspace_root};
 use pg_quorum_tests::checks::check_everything;
-use pg_quorum_tests::cluster::Cluster;
+use pg_quorum_tests::cluster::{Cluster, Plan};
 use pg_quorum_tests::postgres_tests::PostgresTests;
+use pg_quorum_tests::sql;
 
 #[test]
 fn the_extensions_regression_tests_pass() {
@@ -57,5 +58,31 @@ fn postgresqls_own_tests_pass() {
     cluster.burn_compute();
     cluster.create_compute();
     cluster.start_server();
+    check_everything(&cluster.server);
+}
+
+/// The same with hardly any buffers and a cache of a few megabytes: pages are dropped and fetched again all the time.
+#[test]
+fn postgresqls_own_tests_pass_with_a_tiny_cache() {
+    let settings = Settings::default()
+        .with("shared_buffers", "2MB")
+        .with("pg_quorum.cache_size", "4MB");
+    let plan = Plan {
+        settings,
+        ..Plan::default()
+    };
+    let cluster = Cluster::start_with("tiny-regression", plan);
+    let directory = cluster.layout.root.join("tiny");
+    let passed = PostgresTests::CoreRegression.pass(&cluster.server, &directory);
+    println!("core regression with a tiny cache: {passed} scripts");
+    let mut client = cluster.connect();
+    sql::execute(&mut client, "CREATE EXTENSION pg_quorum");
+    for counter in ["pages_dropped", "pages_refetched"] {
+        let count: u64 = sql::value(&mut client, &format!("SELECT {counter} FROM quorum.cache"))
+            .parse()
+            .expect("a number");
+        println!("{counter}: {count}");
+        assert!(count > 1000, "{counter} is {count}");
+    }
     check_everything(&cluster.server);
 }

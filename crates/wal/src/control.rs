@@ -153,6 +153,17 @@ impl ControlFile {
         Checkpoint::parse(&mut Reader::new(&copy, Lsn::INVALID, 0)).unwrap_or_default()
     }
 
+    /// The counter that unlogged relations use in place of LSNs. It counts after a clean shutdown only.
+    pub fn unlogged_lsn(&self) -> u64 {
+        u64::from_le_bytes(self.array(at::UNLOGGED_LSN))
+    }
+
+    /// Unlogged relations were not reset: their counter goes on from here.
+    pub fn set_unlogged_lsn(&mut self, lsn: u64) {
+        self.set(at::UNLOGGED_LSN, &lsn.to_le_bytes());
+        self.set_crc();
+    }
+
     /// The settings that the log carries.
     pub fn parameters(&self) -> Parameters {
         Parameters {
@@ -213,6 +224,10 @@ impl ControlFile {
         }
         self.data[at::WAL_LOG_HINTS] = u8::from(parameters.wal_log_hints);
         self.data[at::TRACK_COMMIT_TIMESTAMP] = u8::from(parameters.track_commit_timestamp);
+        self.set_crc();
+    }
+
+    fn set_crc(&mut self) {
         let crc = crc32c::crc32c(&self.data[..at::CRC]);
         self.set(at::CRC, &crc.to_le_bytes());
     }

@@ -24,6 +24,8 @@ use super::state_files::{Origin, origins_to_file, with_crc};
 pub struct Builder<'a> {
     layout: &'a Layout,
     volume: VolumeId,
+    /// The directory has its files: items are only counted.
+    keeps_files: bool,
     tablespaces: Vec<v1::state_item::Tablespace>,
     databases: Vec<v1::state_item::Database>,
     forks: Vec<(RelFork, u32)>,
@@ -43,10 +45,11 @@ pub struct Built {
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(layout: &'a Layout, volume: VolumeId) -> Builder<'a> {
+    pub fn new(layout: &'a Layout, volume: VolumeId, keeps_files: bool) -> Builder<'a> {
         Builder {
             layout,
             volume,
+            keeps_files,
             tablespaces: Vec::new(),
             databases: Vec::new(),
             forks: Vec::new(),
@@ -61,12 +64,14 @@ impl<'a> Builder<'a> {
     pub fn accept(&mut self, item: v1::StateItem) -> Result<()> {
         match item.item {
             Some(Item::RelationSize(size)) => self.forks.push((relation_fork(size.fork)?, size.blocks)),
+            Some(Item::Database(database)) => self.databases.push(database),
+            Some(Item::ControlFile(control_file)) => self.control_file = Some(control_file.into()),
+            Some(_) if self.keeps_files => {}
             Some(Item::RelationPages(pages)) => {
                 self.pages
                     .push((relation_fork(pages.fork)?, pages.first_block, pages.pages.into()));
             }
             Some(Item::SlruPages(pages)) => write_slru_pages(self.layout, &pages)?,
-            Some(Item::Database(database)) => self.databases.push(database),
             Some(Item::Tablespace(tablespace)) => self.tablespaces.push(tablespace),
             Some(Item::PreparedTransaction(prepared)) => {
                 let path = self.layout.join(format!("pg_twophase/{:08X}", prepared.xid));
@@ -80,7 +85,6 @@ impl<'a> Builder<'a> {
                 let path = self.layout.join(inner_path(&file.path)?);
                 write_file(&path, &file.content)?;
             }
-            Some(Item::ControlFile(control_file)) => self.control_file = Some(control_file.into()),
             // The compute gets its WAL with page headers and all from the Wal service.
             Some(Item::WalPrefix(_)) => {}
             None => return Err(malformed("item of an unknown kind")),
@@ -93,6 +97,18 @@ impl<'a> Builder<'a> {
         let control_file = self.control_file.take().ok_or_else(|| {
             Failure::new("the storage nodes' image of the volume has no pg_control").hint("This is a defect.")
         })?;
+        if !self.keeps_files {
+            self.make_files()?;
+        }
+        Ok(Built {
+            forks: self.forks.len(),
+            databases: self.databases.len(),
+            prepared_transactions: read_directory(&self.layout.join("pg_twophase"))?.len(),
+            control_file,
+        })
+    }
+
+    fn make_files(&self) -> Result<()> {
         for tablespace in &self.tablespaces {
             make_tablespace(self.layout, self.volume, tablespace)?;
         }
@@ -117,13 +133,7 @@ impl<'a> Builder<'a> {
             reset_unlogged(self.layout, rel)?;
         }
         let path = self.layout.join("pg_logical/replorigin_checkpoint");
-        write_file(&path, &origins_to_file(&self.origins))?;
-        Ok(Built {
-            forks: self.forks.len(),
-            databases: self.databases.len(),
-            prepared_transactions: read_directory(&self.layout.join("pg_twophase"))?.len(),
-            control_file,
-        })
+        write_file(&path, &origins_to_file(&self.origins))
     }
 }
 
@@ -352,7 +362,7 @@ mod tests {
         let pgdata = tempfile::tempdir().unwrap();
         let layout = Layout::of_tests(pgdata.path());
         make_directories(&layout).unwrap();
-        let mut builder = Builder::new(&layout, VolumeId::random());
+        let mut builder = Builder::new(&layout, VolumeId::random(), false);
         builder
             .accept(size(16384, ForkNumber::Main, BLOCKS_PER_FILE + 3))
             .unwrap();
@@ -393,7 +403,7 @@ mod tests {
         let layout = Layout::of_tests(&root.path().join("pgdata"));
         make_directories(&layout).unwrap();
         let location = root.path().join(OsStr::from_bytes(b"sch\xF6n")); // LATIN1
-        let mut builder = Builder::new(&layout, VolumeId::random());
+        let mut builder = Builder::new(&layout, VolumeId::random(), false);
         builder
             .accept(item(Item::Tablespace(v1::state_item::Tablespace {
                 spc: 16400,

@@ -22,7 +22,8 @@ use super::failure::{Failure, Result};
 use super::layout::Layout;
 use super::report::{Report, Reporter};
 use super::take::{is_attached_directory, take};
-use super::{AttachSettings, clear, import, slots, wal_files};
+use super::{AttachSettings, clear, import, slots, wal_files, warm};
+use crate::pg::presence_file;
 
 /// How long it is tried to get WAL that only replication slots need.
 const SLOTS_PATIENCE: Duration = Duration::from_secs(1);
@@ -263,24 +264,35 @@ async fn open_volume(
     attachment.vdl = record.end;
     rebuild_wal(&layout, &attachment, &record, timeouts).await?;
     control.set_shut_down_at(&state, record.start);
+    if image.is_warm {
+        control.set_unlogged_lsn(local_control.unlogged_lsn());
+    }
     make_readable(&layout, &control)?;
     write_control_file(&layout, &control)?;
+    warm::note_whole(&layout)?;
     pgdata::save_attachment(&settings.pgdata, &attachment)
         .map_err(|error| Failure::new(error.to_string()))?;
     appender.announce_vdl(Duration::from_secs(1)).await;
     Ok(format!(
-        "attached to volume {} at {start}, epoch {}: {} databases, {} relation forks, {} prepared transactions",
+        "attached to volume {} at {start}, epoch {}: {} databases, {} relation forks, {} prepared transactions, {}",
         attachment.volume,
         attachment.epoch,
         image.built.databases,
         image.built.forks,
-        image.built.prepared_transactions
+        image.built.prepared_transactions,
+        if image.is_warm {
+            "with the local page cache of the last run"
+        } else {
+            "with an empty local page cache"
+        }
     ))
 }
 
 struct Image {
     built: Built,
     last_record_lsn: Lsn,
+    /// The local files were kept.
+    is_warm: bool,
 }
 
 async fn build_directory(
@@ -296,17 +308,22 @@ async fn build_directory(
     };
     let mut image = compute_image(attachment, lsn, timeouts).map_err(failed)?;
     let mut begun: Option<(Builder<'_>, Lsn)> = None;
+    let mut is_warm = false;
     while let Some(event) = image.next().await.map_err(failed)? {
         match (event, &mut begun) {
             (ImageEvent::Begin { last_record_lsn }, _) => {
                 let was_stopped_here = local_control.state() == ClusterState::ShutDown
                     && local_control.last_checkpoint() == last_record_lsn;
                 let keep = match keep {
+                    Keep::Slots if was_stopped_here && warm::is_whole(layout) => Keep::Everything,
                     Keep::Slots if was_stopped_here => Keep::SlotsAndStatistics,
                     other => other,
                 };
+                is_warm = keep == Keep::Everything;
+                begin_cache(layout, is_warm)?;
                 clear::clear(layout, keep)?;
-                begun = Some((Builder::new(layout, attachment.volume), last_record_lsn));
+                let builder = Builder::new(layout, attachment.volume, is_warm);
+                begun = Some((builder, last_record_lsn));
             }
             (ImageEvent::Items(items), Some((builder, _))) => {
                 for item in items {
@@ -320,6 +337,21 @@ async fn build_directory(
     Ok(Image {
         built: builder.finish()?,
         last_record_lsn,
+        is_warm,
+    })
+}
+
+/// The presence table for the run that begins, before the files are touched.
+fn begin_cache(layout: &Layout, is_warm: bool) -> Result<()> {
+    if is_warm {
+        presence_file::table().begin_anew();
+        return Ok(());
+    }
+    warm::forget_whole(layout)?;
+    presence_file::empty_table().map_err(|error| {
+        Failure::new(format!(
+            "the table of the local page cache could not be emptied: {error}"
+        ))
     })
 }
 

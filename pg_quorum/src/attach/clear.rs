@@ -19,6 +19,8 @@ pub enum Keep {
     Slots,
     /// The statistics, too: the server was stopped cleanly.
     SlotsAndStatistics,
+    /// All but the WAL: the files are good, see [`super::warm`].
+    Everything,
 }
 
 /// Emptied in any case. `pg_wal` keeps its own identity: it may be a link.
@@ -41,6 +43,9 @@ const SLOT_DIRECTORIES: [&str; 3] = ["pg_replslot", "pg_logical/snapshots", "pg_
 /// Makes PGDATA an empty frame for the volume's content.
 pub fn clear(layout: &Layout, keep: Keep) -> Result<()> {
     make_directories(layout)?;
+    if keep == Keep::Everything {
+        return empty_wal(layout);
+    }
     for directory in ALWAYS_EMPTIED {
         empty_directory(&layout.join(directory), &["archive_status"])?;
     }

@@ -24,6 +24,7 @@ mod slots;
 mod state_files;
 mod take;
 mod wal_files;
+mod warm;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! One chunk's entry in shared memory: key, presence bits, holds and generation.
+//! One chunk's entry in shared memory: key, presence bits, holds and generation; what must stay, and how the chunk
+//! is used.
 //!
 //! ```text
 //!  state  63 ........ 24 | 23..21 | 20        | 19 .......... 0
@@ -8,11 +9,15 @@
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::BLOCKS_PER_CHUNK;
+use pg_quorum_types::Lsn;
 
-/// All zeros is a free entry.
+use super::BLOCKS_PER_CHUNK;
+use super::pinned::{Awaits, Origin, Written};
+use super::surroundings::{Ended, Running, Tick};
+
+/// All zeros is a free entry. The first cache line has what a read needs, the second one the rest.
 #[derive(Debug, Default)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub struct ChunkEntry {
     state: AtomicU64,
     /// See `table::pack_key`; zeros: free.
@@ -22,10 +27,36 @@ pub struct ChunkEntry {
     pub(super) next: AtomicU32,
     /// 1: block 0 is a sequence's page that is ahead of its log record.
     is_ahead_of_log: AtomicU32,
+    /// When a block was read or written last.
+    touched: AtomicU32,
+    /// How often the chunk was used: [`ABSENT`], [`CAME`] or [`HOT`].
+    usage: AtomicU32,
+    /// Blocks that are nowhere but here.
+    local: [AtomicU64; 2],
+    /// Blocks that stay until what they await has ended.
+    awaiting: [AtomicU64; 2],
+    /// `next_xid` and `backends_round` of [`Running`] at the last write of an awaiting block.
+    awaited_xid: AtomicU64,
+    awaited_round: AtomicU64,
+    /// The insert LSN when blocks were dropped last: none of them was changed behind it.
+    dropped_at: AtomicU64,
+    /// How many blocks were dropped last.
+    dropped_blocks: AtomicU32,
+    /// Nothing could be dropped: not worth a look before this time.
+    stuck_until: AtomicU32,
 }
 
-const _: () = assert!(size_of::<ChunkEntry>() == 48);
+const _: () = assert!(size_of::<ChunkEntry>() == 128);
 const _: () = assert!(BLOCKS_PER_CHUNK == 128);
+
+/// A chunk that is touched that long after it was touched before is in use, not only passed by a scan.
+const USED_AGAIN_AFTER: u32 = Tick::PER_SECOND;
+/// Not touched since it was dropped.
+const ABSENT: u32 = 0;
+/// Touched when it came.
+const CAME: u32 = 1;
+/// Touched again some time after that.
+const HOT: u32 = 2;
 
 const HOLDERS: u64 = (1 << 20) - 1;
 const EXCLUSIVE: u64 = 1 << 20;
@@ -111,26 +142,167 @@ impl ChunkEntry {
         self.bits[word].load(Ordering::Acquire) & bit != 0
     }
 
-    /// Under a hold.
-    pub(super) fn set_present(&self, block: u32) {
-        let (word, bit) = position(block);
-        if self.bits[word].load(Ordering::Relaxed) & bit == 0 {
-            self.bits[word].fetch_or(bit, Ordering::AcqRel);
-        }
+    /// Under a hold. True if it was absent.
+    pub(super) fn set_present(&self, block: u32) -> bool {
+        set(&self.bits, block)
     }
 
-    /// Clears the bits of the blocks at or behind `first` (of this chunk). Under an exclusive hold.
-    pub(super) fn clear_from(&self, first: u32) {
+    /// The block has been written as `written` says, while `running` was. Under a hold, before [`Self::set_present`].
+    ///
+    /// A page without a record's LSN is in storage all the same if it has come from there: it was imported
+    /// without one. Such a block is not `is_new`.
+    pub(super) fn note_written(&self, block: u32, written: Written, is_new: bool, running: Running) {
+        match written.origin {
+            Origin::Logged => clear(&self.local, block),
+            Origin::Unlogged if !is_new => {}
+            Origin::Unlogged | Origin::Sequence => {
+                set(&self.local, block);
+            }
+        }
+        match written.awaits {
+            None => {
+                clear(&self.awaiting, block);
+                return;
+            }
+            Some(Awaits::Transactions) => {
+                self.awaited_xid.fetch_max(running.next_xid, Ordering::AcqRel);
+            }
+            Some(Awaits::Backends) => {
+                self.awaited_round
+                    .fetch_max(running.backends_round, Ordering::AcqRel);
+            }
+        }
+        set(&self.awaiting, block);
+    }
+
+    /// Clears the bits of the blocks at or behind `first` (of this chunk). Under an exclusive hold. How many
+    /// blocks were present.
+    pub(super) fn clear_from(&self, first: u32) -> u32 {
         let keep = match first {
             0 => 0,
             1..BLOCKS_PER_CHUNK => u128::MAX >> (BLOCKS_PER_CHUNK - first),
-            _ => return,
+            _ => return 0,
         };
-        self.bits[0].fetch_and(keep as u64, Ordering::AcqRel);
-        self.bits[1].fetch_and((keep >> 64) as u64, Ordering::AcqRel);
+        let gone = load(&self.bits) & !keep;
+        for bits in [&self.bits, &self.local, &self.awaiting] {
+            keep_only(bits, keep);
+        }
         if first == 0 {
             self.set_ahead_of_log(false);
         }
+        gone.count_ones()
+    }
+
+    /// For another chunk. Under an exclusive hold; the bits are cleared.
+    pub(super) fn forget_history(&self) {
+        for number in [
+            &self.touched,
+            &self.usage,
+            &self.dropped_blocks,
+            &self.stuck_until,
+        ] {
+            number.store(0, Ordering::Relaxed);
+        }
+        for number in [&self.awaited_xid, &self.awaited_round, &self.dropped_at] {
+            number.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// A block has been read or written.
+    pub(super) fn touch(&self, now: Tick) {
+        let before = Tick(self.touched.load(Ordering::Relaxed));
+        if before == now {
+            return;
+        }
+        self.touched.store(now.0, Ordering::Relaxed);
+        match self.usage.load(Ordering::Relaxed) {
+            ABSENT => self.usage.store(CAME, Ordering::Relaxed),
+            CAME if now.since(before) >= USED_AGAIN_AFTER => self.usage.store(HOT, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+
+    pub(super) fn touched(&self) -> Tick {
+        Tick(self.touched.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn is_hot(&self) -> bool {
+        self.usage.load(Ordering::Relaxed) == HOT
+    }
+
+    /// The blocks that may be dropped once what they await has ended.
+    pub(super) fn candidates(&self) -> u128 {
+        load(&self.bits) & !load(&self.local)
+    }
+
+    pub(super) fn is_stuck(&self, now: Tick) -> bool {
+        Tick(self.stuck_until.load(Ordering::Relaxed)).since(now) <= Tick::PER_SECOND
+    }
+
+    pub(super) fn set_stuck(&self, now: Tick) {
+        self.stuck_until
+            .store(now.0.wrapping_add(Tick::PER_SECOND), Ordering::Relaxed);
+    }
+
+    /// Joins as the only holder, if there is none.
+    pub(super) fn try_hold_exclusive(&self) -> bool {
+        let state = self.state.load(Ordering::Relaxed);
+        let is_held = state & (EXCLUSIVE | HOLDERS) != 0;
+        !is_held
+            && self
+                .state
+                .compare_exchange(state, state | EXCLUSIVE, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+    }
+
+    /// The blocks that may be dropped now; `ended` is asked only if some block awaits something. Under an exclusive
+    /// hold.
+    pub(super) fn droppable(&self, ended: impl FnOnce() -> Ended) -> u128 {
+        let candidates = self.candidates();
+        let awaiting = load(&self.awaiting) & candidates;
+        if awaiting == 0 {
+            return candidates;
+        }
+        let ended = ended();
+        let is_over = ended.oldest_running_xid >= self.awaited_xid.load(Ordering::Acquire)
+            && ended.backends_rounds >= self.awaited_round.load(Ordering::Acquire);
+        if !is_over {
+            return candidates & !awaiting;
+        }
+        keep_only(&self.awaiting, 0);
+        candidates
+    }
+
+    /// `blocks` are absent from now on; storage is to be asked for them at `insert_lsn` or later. Under an
+    /// exclusive hold.
+    pub(super) fn drop_blocks(&self, blocks: u128, insert_lsn: Lsn) {
+        self.dropped_at.fetch_max(insert_lsn.0, Ordering::AcqRel);
+        self.dropped_blocks.store(blocks.count_ones(), Ordering::Relaxed);
+        self.usage.store(ABSENT, Ordering::Relaxed);
+        keep_only(&self.bits, !blocks);
+        self.raise_generation();
+    }
+
+    /// Undoes the clearing of `blocks`, which are in the md file still. Under the same exclusive hold.
+    pub(super) fn restore_blocks(&self, blocks: u128) {
+        add(&self.bits, blocks);
+    }
+
+    pub(super) fn dropped_at(&self) -> Lsn {
+        Lsn(self.dropped_at.load(Ordering::Acquire))
+    }
+
+    pub(super) fn dropped_blocks(&self) -> u32 {
+        self.dropped_blocks.load(Ordering::Relaxed)
+    }
+
+    /// After a clean stop: nobody holds the entry, nothing that a block awaited is there any more.
+    pub(super) fn begin_anew(&self) {
+        self.state.fetch_and(!(HOLDERS | EXCLUSIVE), Ordering::AcqRel);
+        keep_only(&self.awaiting, 0);
+        self.awaited_xid.store(0, Ordering::Relaxed);
+        self.awaited_round.store(0, Ordering::Relaxed);
+        self.set_ahead_of_log(false);
     }
 
     /// Under a hold.
@@ -144,16 +316,41 @@ impl ChunkEntry {
         self.is_ahead_of_log.load(Ordering::Acquire) != 0
     }
 
-    pub(super) fn all_bits(&self) -> [u64; 2] {
-        [
-            self.bits[0].load(Ordering::Acquire),
-            self.bits[1].load(Ordering::Acquire),
-        ]
+    pub(super) fn block_count(&self) -> u32 {
+        load(&self.bits).count_ones()
     }
 
-    pub(super) fn add_bits(&self, bits: [u64; 2]) {
-        self.bits[0].fetch_or(bits[0], Ordering::AcqRel);
-        self.bits[1].fetch_or(bits[1], Ordering::AcqRel);
+    pub(super) fn local_count(&self) -> u32 {
+        load(&self.local).count_ones()
+    }
+
+    pub(super) fn awaiting_count(&self) -> u32 {
+        load(&self.awaiting).count_ones()
+    }
+
+    /// What is present and why it stays.
+    pub(super) fn contents(&self) -> Contents {
+        Contents {
+            bits: load(&self.bits),
+            local: load(&self.local),
+            awaiting: load(&self.awaiting),
+            awaited_xid: self.awaited_xid.load(Ordering::Acquire),
+            awaited_round: self.awaited_round.load(Ordering::Acquire),
+            is_ahead_of_log: self.is_ahead_of_log(),
+        }
+    }
+
+    /// The md file has become a copy of another one, of these contents. How many blocks were absent before.
+    /// Under a hold.
+    pub(super) fn add_contents(&self, from: Contents) -> u32 {
+        self.awaited_xid.fetch_max(from.awaited_xid, Ordering::AcqRel);
+        self.awaited_round.fetch_max(from.awaited_round, Ordering::AcqRel);
+        self.set_ahead_of_log(from.is_ahead_of_log);
+        add(&self.local, from.local);
+        add(&self.awaiting, from.awaiting);
+        let added = from.bits & !load(&self.bits);
+        add(&self.bits, from.bits);
+        added.count_ones()
     }
 
     /// An extent entry (see `table`) uses the first word of bits as a number that only grows.
@@ -166,9 +363,47 @@ impl ChunkEntry {
     }
 }
 
+/// What [`ChunkEntry::contents`] gives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Contents {
+    bits: u128,
+    local: u128,
+    awaiting: u128,
+    awaited_xid: u64,
+    awaited_round: u64,
+    is_ahead_of_log: bool,
+}
+
 fn position(block: u32) -> (usize, u64) {
     let block = block % BLOCKS_PER_CHUNK;
     ((block / 64) as usize, 1 << (block % 64))
+}
+
+fn load(bits: &[AtomicU64; 2]) -> u128 {
+    u128::from(bits[0].load(Ordering::Acquire)) | u128::from(bits[1].load(Ordering::Acquire)) << 64
+}
+
+/// True if the bit was clear.
+fn set(bits: &[AtomicU64; 2], block: u32) -> bool {
+    let (word, bit) = position(block);
+    bits[word].load(Ordering::Relaxed) & bit == 0 && bits[word].fetch_or(bit, Ordering::AcqRel) & bit == 0
+}
+
+fn clear(bits: &[AtomicU64; 2], block: u32) {
+    let (word, bit) = position(block);
+    if bits[word].load(Ordering::Relaxed) & bit != 0 {
+        bits[word].fetch_and(!bit, Ordering::AcqRel);
+    }
+}
+
+fn add(bits: &[AtomicU64; 2], more: u128) {
+    bits[0].fetch_or(more as u64, Ordering::AcqRel);
+    bits[1].fetch_or((more >> 64) as u64, Ordering::AcqRel);
+}
+
+fn keep_only(bits: &[AtomicU64; 2], keep: u128) {
+    bits[0].fetch_and(keep as u64, Ordering::AcqRel);
+    bits[1].fetch_and((keep >> 64) as u64, Ordering::AcqRel);
 }
 
 /// Spins a little, then yields, then sleeps a little: who is waited for does local I/O, not more.
@@ -194,8 +429,10 @@ mod tests {
     fn clearing_keeps_the_blocks_before_the_edge() {
         for edge in [0, 1, 63, 64, 65, 127, 128] {
             let entry = ChunkEntry::default();
-            (0..128).for_each(|block| entry.set_present(block));
-            entry.clear_from(edge);
+            for block in 0..128 {
+                assert!(entry.set_present(block) && !entry.set_present(block));
+            }
+            assert_eq!(entry.clear_from(edge), 128 - edge);
             for block in 0..128 {
                 assert_eq!(
                     entry.is_present(block),

@@ -17,16 +17,27 @@
 //! overwrites a newer page, nor lengthens a truncated file. Holds last for local file I/O only and are
 //! released by an ERROR (guards) and by a process's exit ([`release_at_exit`]).
 //!
+//! **The cache has a limit.** A chunk that has not been used for long is dropped: under an exclusive hold, taken only if
+//! nobody else has one, its bits are cleared and its blocks' disk space is given back ([`make_room`]). What may not be
+//! dropped is judged when a page is written ([`Written`]). The entry remembers the insert LSN of the drop: the blocks
+//! are asked for as of that LSN or later.
+//!
 //! What this module does not know: PostgreSQL's functions and file descriptors (`pg::smgr` has them), and
 //! where pages come from (`shared::fetch_pages`).
 
 mod entry;
+mod evict;
+mod pinned;
+mod surroundings;
 mod table;
 
 use pg_quorum_types::RelFork;
 
 pub use entry::ChunkEntry;
-pub use table::{ChunkTable, Header, Held, Parts, Seen, release_at_exit};
+pub use evict::{drop_all, make_room};
+pub use pinned::{SEQUENCE_MAGIC, SEQUENCE_SPECIAL_BYTES, Written};
+pub use surroundings::{Ended, Running, Surroundings, Tick};
+pub use table::{ChunkTable, Header, Held, Parts, Seen, Usage, release_at_exit};
 
 /// Blocks of a chunk: 1 MiB of pages.
 pub const BLOCKS_PER_CHUNK: u32 = 128;

@@ -8,9 +8,11 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use pg_quorum_types::{DatabaseKey, ForkNumber, RelFileNode, RelFork};
+use pg_quorum_types::{DatabaseKey, ForkNumber, Lsn, RelFileNode, RelFork};
 
 use super::entry::{ChunkEntry, Generation, Patience};
+use super::pinned::Written;
+use super::surroundings::{Running, Tick};
 use super::{BLOCKS_PER_CHUNK, ChunkKey};
 
 /// The table's first bytes in shared memory. All zeros is an empty table.
@@ -27,7 +29,18 @@ pub struct Header {
     backed: AtomicU32,
     /// Entries that are in the index.
     pub live: AtomicU64,
+    /// Blocks that are present.
+    pub(super) cached: AtomicU64,
+    /// Where eviction has looked last.
+    hand: AtomicU32,
+    /// Nothing can be dropped before this time.
+    futile_until: AtomicU32,
+    /// [`LAYOUT`], in a table that was used.
+    layout: AtomicU64,
 }
+
+/// Names the layout of header and entries: a file of another one is not taken over.
+const LAYOUT: u64 = 0x7067_7175_6F72_0002 ^ (size_of::<ChunkEntry>() as u64) << 32;
 
 /// The storage behind the table, shared between processes.
 #[derive(Clone, Copy)]
@@ -129,6 +142,31 @@ impl ChunkTable {
         ChunkTable { parts }
     }
 
+    /// Marks an empty table as one of this layout.
+    pub fn begin(&self) {
+        self.parts.header.layout.store(LAYOUT, Ordering::Release);
+    }
+
+    /// Whether the table is of this layout, and can be taken over from an earlier run.
+    pub fn is_usable(&self) -> bool {
+        self.parts.header.layout.load(Ordering::Acquire) == LAYOUT
+    }
+
+    /// Takes the table over from a run that has ended cleanly: nobody holds anything, nothing runs.
+    pub fn begin_anew(&self) {
+        self.parts.header.futile_until.store(0, Ordering::Relaxed);
+        for entry in 0..self.used() {
+            if self.key_of(entry).is_some() {
+                self.entry(entry).begin_anew();
+            }
+        }
+    }
+
+    /// Blocks that are present.
+    pub fn cached_pages(&self) -> u64 {
+        self.parts.header.cached.load(Ordering::Relaxed)
+    }
+
     /// Chunks (and extents) that have an entry.
     pub fn live_entries(&self) -> u64 {
         self.parts.header.live.load(Ordering::Relaxed)
@@ -186,7 +224,7 @@ impl ChunkTable {
         for chunk in nblocks / BLOCKS_PER_CHUNK..self.extent(fork) {
             if let Some(held) = self.hold_exclusive(ChunkKey { fork, chunk }) {
                 let first = nblocks.saturating_sub(chunk * BLOCKS_PER_CHUNK);
-                held.entry().clear_from(first);
+                self.count_gone(held.entry().clear_from(first));
                 held.entry().raise_generation();
             }
         }
@@ -230,16 +268,18 @@ impl ChunkTable {
             if (chunk.fork.rel.spc, chunk.fork.rel.db) != (from.spc, from.db) {
                 continue;
             }
-            let bits = self.entry(entry).all_bits();
-            let is_ahead_of_log = self.entry(entry).is_ahead_of_log();
+            let contents = self.entry(entry).contents();
             if self.entry(entry).packed_key() != key {
                 continue;
             }
             chunk.fork.rel.spc = to.spc;
             chunk.fork.rel.db = to.db;
             let copy = self.hold(chunk)?;
-            copy.entry().add_bits(bits);
-            copy.entry().set_ahead_of_log(is_ahead_of_log);
+            let added = copy.entry().add_contents(contents);
+            self.parts
+                .header
+                .cached
+                .fetch_add(u64::from(added), Ordering::AcqRel);
         }
         Ok(())
     }
@@ -253,12 +293,72 @@ impl ChunkTable {
         })
     }
 
-    fn entry(&self, index: u32) -> &'static ChunkEntry {
+    /// The chunks that have an entry, with its index.
+    pub(super) fn chunks(self) -> impl Iterator<Item = (u32, ChunkKey)> {
+        (0..self.used()).filter_map(move |entry| Some((entry, self.key_of(entry)?)))
+    }
+
+    /// What the cache holds and how it is used, at `now`.
+    pub fn usage(self, now: Tick) -> Usage {
+        let mut usage = Usage::default();
+        for (index, _) in self.chunks() {
+            let entry = self.entry(index);
+            usage.present += u64::from(entry.block_count());
+            usage.local += u64::from(entry.local_count());
+            usage.awaiting += u64::from(entry.awaiting_count());
+            let blocks = u64::from(entry.block_count().max(entry.dropped_blocks()));
+            let age = now.since(entry.touched());
+            for (pages, seconds) in usage.working_sets.iter_mut().zip(WORKING_SET_SECONDS) {
+                if age < seconds * Tick::PER_SECOND {
+                    *pages += blocks;
+                }
+            }
+        }
+        usage
+    }
+
+    pub(super) fn entry(&self, index: u32) -> &'static ChunkEntry {
         &self.parts.entries[index as usize]
     }
 
-    fn used(&self) -> u32 {
+    pub(super) fn used(&self) -> u32 {
         self.parts.header.used.load(Ordering::Acquire)
+    }
+
+    /// The chunk that the entry is of; `None`: of none.
+    pub(super) fn key_of(&self, index: u32) -> Option<ChunkKey> {
+        unpack(self.entry(index).packed_key())
+    }
+
+    /// The entry that eviction looks at next. Only where there is one.
+    pub(super) fn advance_hand(&self) -> u32 {
+        self.parts.header.hand.fetch_add(1, Ordering::Relaxed) % self.used()
+    }
+
+    pub(super) fn is_room_making_futile(&self, now: Tick) -> bool {
+        let until = Tick(self.parts.header.futile_until.load(Ordering::Relaxed));
+        until.since(now) <= Tick::PER_SECOND
+    }
+
+    pub(super) fn set_room_making_futile(&self, now: Tick) {
+        let until = now.0.wrapping_add(Tick::PER_SECOND);
+        self.parts.header.futile_until.store(until, Ordering::Relaxed);
+    }
+
+    /// An exclusive hold on `key`'s chunk, whose entry is `index`, unless somebody else has a hold.
+    pub(super) fn try_hold_for_drop(&self, index: u32, key: ChunkKey) -> Option<Held> {
+        if !self.entry(index).try_hold_exclusive() {
+            return None;
+        }
+        let held = Held::new(*self, index, key, true);
+        (self.entry(index).packed_key() == chunk_key(key)).then_some(held)
+    }
+
+    pub(super) fn count_gone(&self, blocks: u32) {
+        self.parts
+            .header
+            .cached
+            .fetch_sub(u64::from(blocks), Ordering::AcqRel);
     }
 
     fn extent(&self, fork: RelFork) -> u32 {
@@ -330,7 +430,13 @@ impl ChunkTable {
         let entry = self.entry(index);
         entry.hold_exclusive();
         if entry.packed_key() == key {
-            entry.clear_from(0);
+            // An extent's number is no blocks.
+            if unpack(key).is_some() {
+                self.count_gone(entry.clear_from(0));
+            } else {
+                entry.clear_from(0);
+            }
+            entry.forget_history();
             entry.raise_generation();
             let bucket = self.bucket(key);
             let head = lock(bucket);
@@ -429,10 +535,29 @@ impl Held {
         self.entry().is_present(block)
     }
 
-    /// The md file holds the page now.
+    /// The md file holds the page now, as storage has it.
     pub fn set_present(&self, block: u32) {
         debug_assert_eq!(block / BLOCKS_PER_CHUNK, self.key.chunk);
-        self.entry().set_present(block);
+        if self.entry().set_present(block) {
+            self.table.parts.header.cached.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The md file holds the page now, as the server has written it while `running` was. `is_new`: the block has
+    /// just come to be.
+    pub fn put_written(&self, block: u32, written: Written, is_new: bool, running: Running) {
+        self.entry().note_written(block, written, is_new, running);
+        self.set_present(block);
+    }
+
+    /// The chunk is in use.
+    pub fn touch(&self, now: Tick) {
+        self.entry().touch(now);
+    }
+
+    /// The absent blocks were not changed behind this LSN since they were dropped. Invalid: none was dropped.
+    pub fn not_modified_since(&self) -> Lsn {
+        self.entry().dropped_at()
     }
 
     /// Block 0, as the md file has it now, is a sequence's page whose values no log record has.
@@ -461,6 +586,21 @@ impl Drop for Held {
         }
     }
 }
+
+/// What [`ChunkTable::usage`] gives, in pages.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Usage {
+    pub present: u64,
+    /// Nowhere but here.
+    pub local: u64,
+    /// They stay until something has ended.
+    pub awaiting: u64,
+    /// Of the chunks that were touched within each of [`WORKING_SET_SECONDS`].
+    pub working_sets: [u64; 3],
+}
+
+/// A minute, ten, an hour.
+const WORKING_SET_SECONDS: [u32; 3] = [60, 600, 3600];
 
 /// Locks a hash chain; returns its head.
 fn lock(bucket: &AtomicU32) -> u32 {
@@ -505,10 +645,10 @@ impl Drop for SpinGuard<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn table(buckets: usize, entries: usize) -> ChunkTable {
+    pub(in super::super) fn table(buckets: usize, entries: usize) -> ChunkTable {
         fn leak<T: Default>(count: usize) -> &'static [T] {
             Vec::leak((0..count).map(|_| T::default()).collect())
         }
@@ -520,7 +660,7 @@ mod tests {
         })
     }
 
-    fn fork(rel: u32) -> RelFork {
+    pub(in super::super) fn fork(rel: u32) -> RelFork {
         let rel = RelFileNode {
             spc: 1663,
             db: 5,
@@ -536,7 +676,7 @@ mod tests {
         table.hold(ChunkKey::of(fork, block)).unwrap().set_present(block);
     }
 
-    fn has(table: ChunkTable, fork: RelFork, block: u32) -> bool {
+    pub(in super::super) fn has(table: ChunkTable, fork: RelFork, block: u32) -> bool {
         let held = table.hold_existing(ChunkKey::of(fork, block));
         held.is_some_and(|held| held.is_present(block))
     }

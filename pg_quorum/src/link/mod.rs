@@ -1,5 +1,6 @@
 //! The link: this server's only way to the storage nodes.
 
+mod backends_rounds;
 mod by_myself;
 mod local_wal;
 mod pages;

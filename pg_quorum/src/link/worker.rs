@@ -14,12 +14,13 @@ use pg_quorum_types::{Lsn, RelFileNode};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
+use super::backends_rounds::BackendsRounds;
 use super::local_wal::{LocalWal, WalReader};
 use super::quorum_watch::QuorumWatch;
 use super::read_point::ReadPoints;
 use crate::attach::Layout;
 use crate::pg::eventfd::{self, EventFd};
-use crate::pg::{sequences, server, syncrep, worker};
+use crate::pg::{cache_files, sequences, server, syncrep, worker};
 use crate::shared::{self, SharedState};
 
 /// Records of one batch, about.
@@ -56,6 +57,7 @@ pub struct Worker {
     reader: WalReader,
     attachment: Attachment,
     quorum_watch: QuorumWatch,
+    backends_rounds: BackendsRounds,
     read_points: Arc<ReadPoints>,
     /// Batches that are not durable yet: their ends and when they were handed over.
     in_flight: VecDeque<(Lsn, Instant)>,
@@ -99,6 +101,7 @@ impl Worker {
             reader: wal.reader(start),
             attachment,
             quorum_watch: QuorumWatch::new(now),
+            backends_rounds: BackendsRounds::default(),
             read_points,
             in_flight: VecDeque::new(),
             writes_seen: 0,
@@ -202,7 +205,9 @@ impl Worker {
         if now.saturating_duration_since(self.last_status) >= STATUS_EVERY {
             self.last_status = now;
             self.publish_status();
+            cache_files::measure_disk(&server::data_directory());
         }
+        self.backends_rounds.look(self.state);
         let heard = self.appender.quorum_heard_at();
         self.quorum_watch
             .look(self.state, || self.appender.stats(), heard, now);

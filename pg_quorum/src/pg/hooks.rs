@@ -8,7 +8,7 @@ use pgrx::pg_sys;
 
 use super::elf::{ElfError, MainProgram};
 use super::patch::{self, Patch};
-use super::{config, files, md15, presence_file, report, shmem, smgr, utility, xact};
+use super::{cache_files, config, files, md15, presence_file, report, shmem, smgr, utility, xact};
 use crate::{attach, link, settings, shared};
 
 /// All that is to be swapped, found and checked.
@@ -107,7 +107,8 @@ unsafe extern "C-unwind" fn startup() {
     refuse_custom_resource_managers();
     shmem::create();
     create_wakeups();
-    create_presence();
+    open_presence();
+    check_holes();
     files::learn_wal_buffers();
     explain_held_once();
     swap();
@@ -124,21 +125,42 @@ fn create_wakeups() {
     }
 }
 
-/// The presence table, empty: every block is absent.
-fn create_presence() {
+/// The presence table as the last run has left it: attach decides whether it is worth anything.
+fn open_presence() {
     let directory = config::data_directory().join("pg_quorum");
-    let created =
-        std::fs::create_dir_all(&directory).and_then(|()| presence_file::create(&directory.join("presence")));
-    if let Err(error) = created {
+    let opened =
+        std::fs::create_dir_all(&directory).and_then(|()| presence_file::open(&directory.join("presence")));
+    if let Err(error) = opened {
         report::fatal(
             PgSqlErrorCode::ERRCODE_IO_ERROR,
             format!(
-                "could not create the presence table in \"{}\": {error}",
+                "could not open the presence table in \"{}\": {error}",
                 directory.display()
             ),
             |report| report,
         );
     }
+}
+
+/// A cache whose files cannot get holes only grows.
+fn check_holes() {
+    let directory = config::data_directory().join("pg_quorum");
+    if cache_files::can_punch_holes(&directory).unwrap_or(true) {
+        return;
+    }
+    if settings::cache_size_pages().is_some() {
+        report::fatal(
+            PgSqlErrorCode::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "pg_quorum.cache_size cannot be kept: this file system does not punch holes into files",
+            |report| {
+                report
+                    .set_hint("Use ext4, XFS, Btrfs or tmpfs for the data directory, or remove the setting.")
+            },
+        );
+    }
+    pgrx::warning!(
+        "pg_quorum: this file system does not punch holes into files: the local page cache only grows"
+    );
 }
 
 fn explain_held_once() {

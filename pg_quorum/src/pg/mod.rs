@@ -3,6 +3,8 @@
 //! Each file is a thin wrapper with a safe face. Nothing here decides anything.
 #![allow(unsafe_code)] // the one exemption of the workspace: calls into PostgreSQL and the C library
 
+pub mod cache_files;
+mod clock;
 pub mod config;
 pub mod control_file;
 mod elf;
@@ -15,12 +17,14 @@ pub mod interrupts;
 mod md15;
 mod patch;
 pub mod presence_file;
+pub mod prewarm;
 pub mod report;
 pub mod sequences;
 pub mod server;
 pub mod shmem;
 mod smgr;
 pub mod syncrep;
+pub mod transactions;
 mod utility;
 pub mod wal;
 mod wal_files;

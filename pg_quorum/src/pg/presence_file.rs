@@ -3,7 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicU32;
 
@@ -23,30 +23,52 @@ const _: () = assert!(HEADER_BYTES.is_multiple_of(align_of::<Header>()));
 const _: () = assert!(ENTRIES_AT.is_multiple_of(align_of::<ChunkEntry>()));
 
 struct Mapped {
+    path: PathBuf,
     file: File,
     table: ChunkTable,
 }
 
 static MAPPED: OnceLock<Mapped> = OnceLock::new();
 
-/// An empty table: at the postmaster's start, and again at each crash restart, when no other process is left.
+/// The table that the last run has left in its file, or an empty one: at the postmaster's start. At a crash restart
+/// it is emptied: no other process is left.
 ///
 /// # Errors
 /// The file cannot be made or mapped, or its disk is full.
-pub fn create(path: &Path) -> io::Result<()> {
-    if let Some(mapped) = MAPPED.get() {
-        return empty(&mapped.file);
+pub fn open(path: &Path) -> io::Result<()> {
+    if MAPPED.get().is_some() {
+        return empty_table();
     }
     let mut options = OpenOptions::new();
     let file = options
         .read(true)
         .write(true)
         .create(true)
-        .truncate(true)
+        .truncate(false)
         .open(path)?;
-    empty(&file)?;
+    let is_left = file.metadata()?.len() == FILE_BYTES as u64;
+    if !is_left {
+        empty(&file)?;
+    }
     let table = map(&file)?;
-    let _ = MAPPED.set(Mapped { file, table });
+    let path = path.to_owned();
+    let _ = MAPPED.set(Mapped { path, file, table });
+    if is_left && table.is_usable() {
+        return Ok(());
+    }
+    empty_table()
+}
+
+/// Every block is absent. While no other process uses the table. The file is opened anew: the process that attaches has
+/// closed what it has inherited.
+///
+/// # Errors
+/// The disk is full.
+pub fn empty_table() -> io::Result<()> {
+    if let Some(mapped) = MAPPED.get() {
+        empty(&OpenOptions::new().write(true).open(&mapped.path)?)?;
+        mapped.table.begin();
+    }
     Ok(())
 }
 

@@ -12,10 +12,8 @@ use pgrx::PgTryBuilder;
 use pgrx::pg_sys::{self, ForkNumber};
 
 use super::presence_file::table;
+use crate::cache::{SEQUENCE_MAGIC, SEQUENCE_SPECIAL_BYTES};
 
-/// `SEQ_MAGIC`, in a special space of `MAXALIGN(sizeof(sequence_magic))`.
-const MAGIC: u32 = 0x1717;
-const SPECIAL_BYTES: usize = 8;
 /// `XLOG_SEQ_LOG`.
 const XLOG_SEQ_LOG: u8 = 0;
 
@@ -40,7 +38,8 @@ fn parse(page: &[u8; BLOCK_SIZE]) -> Option<SequencePage> {
     };
     let u32_at = |at: usize| Some(u32::from_le_bytes(page.get(at..at + 4)?.try_into().ok()?));
     let (lower, special) = (u16_at(12)?, u16_at(16)?);
-    if special != BLOCK_SIZE - SPECIAL_BYTES || u32_at(special)? != MAGIC || lower != 24 + 4 {
+    if special != BLOCK_SIZE - SEQUENCE_SPECIAL_BYTES || u32_at(special)? != SEQUENCE_MAGIC || lower != 24 + 4
+    {
         return None;
     }
     let line_pointer = u32_at(24)?;
@@ -187,15 +186,15 @@ mod tests {
     /// A page as `fill_seq_with_data` makes it.
     fn sequence_page(log_count: u64) -> [u8; BLOCK_SIZE] {
         let mut page = [0; BLOCK_SIZE];
-        let (tuple_at, tuple_bytes) = (BLOCK_SIZE - SPECIAL_BYTES - 48, 41u32);
+        let (tuple_at, tuple_bytes) = (BLOCK_SIZE - SEQUENCE_SPECIAL_BYTES - 48, 41u32);
         page[12..14].copy_from_slice(&28u16.to_le_bytes());
         page[14..16].copy_from_slice(&(tuple_at as u16).to_le_bytes());
-        page[16..18].copy_from_slice(&((BLOCK_SIZE - SPECIAL_BYTES) as u16).to_le_bytes());
+        page[16..18].copy_from_slice(&((BLOCK_SIZE - SEQUENCE_SPECIAL_BYTES) as u16).to_le_bytes());
         page[24..28].copy_from_slice(&(tuple_at as u32 | 1 << 15 | tuple_bytes << 17).to_le_bytes());
         page[tuple_at + 22] = 24;
         page[tuple_at + 24..][..8].copy_from_slice(&7u64.to_le_bytes());
         page[tuple_at + 32..][..8].copy_from_slice(&log_count.to_le_bytes());
-        page[BLOCK_SIZE - SPECIAL_BYTES..][..4].copy_from_slice(&MAGIC.to_le_bytes());
+        page[BLOCK_SIZE - SEQUENCE_SPECIAL_BYTES..][..4].copy_from_slice(&SEQUENCE_MAGIC.to_le_bytes());
         page
     }
 
@@ -209,7 +208,7 @@ mod tests {
     fn other_and_damaged_pages_are_no_sequences() {
         assert!(!is_ahead_of_log(&[0; BLOCK_SIZE]));
         assert!(!is_ahead_of_log(&[0xFF; BLOCK_SIZE]));
-        for at in [12, 16, 24, 27, BLOCK_SIZE - SPECIAL_BYTES] {
+        for at in [12, 16, 24, 27, BLOCK_SIZE - SEQUENCE_SPECIAL_BYTES] {
             let mut page = sequence_page(5);
             page[at] ^= 0x41;
             assert!(!is_ahead_of_log(&page), "byte {at}");

@@ -9,16 +9,16 @@
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pg_quorum_types::{BLOCK_SIZE, ForkNumber as Fork, RelFileNode, RelFork};
-use pgrx::PgSqlErrorCode;
+use pg_quorum_types::{BLOCK_SIZE, ForkNumber as Fork, Lsn, RelFileNode, RelFork};
 use pgrx::pg_guard;
+use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, BlockNumber, ForkNumber, RelFileNodeBackend, SMgrRelation};
+use pgrx::{PgSqlErrorCode, PgTryBuilder};
 
-use super::interrupts;
 use super::md15::{BLOCKS_PER_SEGMENT, MdTable, md};
 use super::presence_file::table;
-use super::{report, sequences};
-use crate::cache::{BLOCKS_PER_CHUNK, ChunkKey, Held, Seen, release_at_exit};
+use super::{cache_files, clock, interrupts, report, sequences, wal};
+use crate::cache::{BLOCKS_PER_CHUNK, ChunkKey, Held, Seen, Written, release_at_exit};
 use crate::shared::{self, FetchError};
 
 /// Blocks of a miss that follows its predecessor: 128 KiB in one request.
@@ -85,6 +85,21 @@ impl Target {
         }
     }
 
+    /// Runs `write`, which writes to the md file under a hold on `block`'s chunk. If the disk is full, chunks that
+    /// are not in use are dropped, and it is tried again; with none left, the error is raised.
+    fn write_with_room(self, block: BlockNumber, write: impl Fn(&Held)) {
+        loop {
+            let held = self.hold(block);
+            let Some(full) = disk_full_error(|| write(&held)) else {
+                return;
+            };
+            drop(held);
+            if !cache_files::make_room_on_full_disk() {
+                full.rethrow();
+            }
+        }
+    }
+
     /// Whether the relation is unlogged: an init fork exists. Its pages are nowhere but here.
     fn is_unlogged(self) -> bool {
         // SAFETY: as `nblocks`. mdexists closes and opens the init fork, which nobody reads meanwhile.
@@ -115,6 +130,28 @@ unsafe fn guarded<T>(call: impl FnOnce() -> T) -> T {
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(call) }
 }
 
+/// Runs `write`; the error that says that the disk is full comes back, every other one is raised.
+fn disk_full_error(write: impl Fn()) -> Option<CaughtError> {
+    // An ERROR resets these counts (`errfinish`, elog.c 15.18), but the locks that they stand for are still held.
+    // SAFETY: plain variables of this process.
+    let (held_off, cancel_held_off) =
+        unsafe { (pg_sys::InterruptHoldoffCount, pg_sys::QueryCancelHoldoffCount) };
+    let attempt = std::panic::AssertUnwindSafe(|| {
+        write();
+        None
+    });
+    PgTryBuilder::new(attempt)
+        .catch_when(PgSqlErrorCode::ERRCODE_DISK_FULL, move |full| {
+            // SAFETY: as above.
+            unsafe {
+                pg_sys::InterruptHoldoffCount = held_off;
+                pg_sys::QueryCancelHoldoffCount = cancel_held_off;
+            }
+            Some(full)
+        })
+        .execute()
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn read(
     reln: SMgrRelation,
@@ -130,11 +167,13 @@ unsafe extern "C-unwind" fn read(
         let held = target.hold(block);
         if held.is_present(block) {
             target.md_read(block, buffer);
+            held.touch(clock::tick());
             shared::add(&shared::state().counters.cache_hits, 1);
             return;
         }
         let follows_its_predecessor = !block.is_multiple_of(BLOCKS_PER_CHUNK) && held.is_present(block - 1);
         let (blocks, count) = blocks_to_ask_for(&held, block, follows_its_predecessor);
+        let not_modified_since = held.not_modified_since();
         let seen = held.leave();
         if target.fork.fork == Fork::Init || target.is_unlogged() {
             mark_local(seen, block);
@@ -146,7 +185,13 @@ unsafe extern "C-unwind" fn read(
         }
         let blocks = &blocks[..count];
         let inside = blocks.iter().take_while(|block| **block < nblocks).count();
-        if fetch_and_install(target, seen, &blocks[..inside], buffer) {
+        let wanted = Wanted {
+            blocks: &blocks[..inside],
+            dropped_at: not_modified_since,
+            seen,
+        };
+        if fetch_and_install(target, &wanted, buffer) {
+            cache_files::make_room();
             return;
         }
     }
@@ -179,13 +224,37 @@ fn mark_local(seen: Seen, block: BlockNumber) {
     }
 }
 
-/// Gets `blocks` from storage, puts them into the md file where nobody else has, and the first of them into
+/// Absent blocks of one chunk.
+struct Wanted<'a> {
+    blocks: &'a [BlockNumber],
+    /// They were not changed behind it. Invalid: they have not been here since the attach.
+    dropped_at: Lsn,
+    seen: Seen,
+}
+
+/// Gets the blocks from storage, puts them into the md file where nobody else has, and the first of them into
 /// `buffer`. False: look again, the chunk has changed meanwhile.
-fn fetch_and_install(target: Target, seen: Seen, blocks: &[BlockNumber], buffer: *mut c_char) -> bool {
+fn fetch_and_install(target: Target, wanted: &Wanted<'_>, buffer: *mut c_char) -> bool {
+    let Wanted {
+        blocks,
+        dropped_at,
+        seen,
+    } = *wanted;
     let pages = page_buffer();
     let pages = &mut pages[..blocks.len()];
-    shared::add(&shared::state().counters.cache_misses, 1);
-    if let Err(error) = shared::fetch_pages(target.fork, blocks, pages, &interrupts::may_leave) {
+    let counters = &shared::state().counters;
+    shared::add(&counters.cache_misses, 1);
+    // Storage waits for the log up to there.
+    wal::ensure_written(dropped_at);
+    let not_modified_since = dropped_at.max(shared::state().read_floor());
+    let fetched = shared::fetch_pages(
+        target.fork,
+        blocks,
+        not_modified_since,
+        pages,
+        &interrupts::may_leave,
+    );
+    if let Err(error) = fetched {
         fail(target.fork, blocks[0], error);
         return false;
     }
@@ -195,11 +264,22 @@ fn fetch_and_install(target: Target, seen: Seen, blocks: &[BlockNumber], buffer:
     if held.is_present(blocks[0]) {
         return false;
     }
+    let mut installed = 0;
     for (block, page) in blocks.iter().zip(pages.iter_mut()) {
-        if !held.is_present(*block) {
-            target.md_write(*block, page.as_mut_ptr().cast());
-            held.set_present(*block);
+        if held.is_present(*block) {
+            continue;
         }
+        // On a full disk the page is used without being kept.
+        let page = page.as_mut_ptr().cast();
+        if disk_full_error(|| target.md_write(*block, page)).is_some() {
+            break;
+        }
+        held.set_present(*block);
+        installed += 1;
+    }
+    held.touch(clock::tick());
+    if dropped_at.is_valid() {
+        shared::add(&counters.pages_refetched, installed);
     }
     // SAFETY: smgr.c passes a buffer of a block's size, which is not our page buffer.
     unsafe { std::ptr::copy_nonoverlapping(pages[0].as_ptr(), buffer.cast(), BLOCK_SIZE) };
@@ -248,14 +328,18 @@ unsafe extern "C-unwind" fn write(
         // SAFETY: the arguments that smgr.c passed.
         return unsafe { (md().write)(reln, number, block, buffer, is_never_synced(reln) || skip_fsync) };
     };
-    let held = target.hold(block);
-    target.md_write(block, buffer);
-    held.set_present(block);
-    if block == 0 && target.fork.fork == Fork::Main {
-        // SAFETY: smgr.c passes a buffer of a block's size that stays as it is during the call.
-        let page = unsafe { &*buffer.cast::<[u8; BLOCK_SIZE]>() };
-        held.set_ahead_of_log(sequences::is_ahead_of_log(page));
-    }
+    // SAFETY: smgr.c passes a buffer of a block's size that stays as it is during the call.
+    let page = unsafe { &*buffer.cast::<[u8; BLOCK_SIZE]>() };
+    let written = Written::judge(target.fork.fork, page);
+    target.write_with_room(block, |held| {
+        target.md_write(block, buffer);
+        held.put_written(block, written, false, cache_files::running());
+        held.touch(clock::tick());
+        if block == 0 && target.fork.fork == Fork::Main {
+            held.set_ahead_of_log(sequences::is_ahead_of_log(page));
+        }
+    });
+    cache_files::make_room();
 }
 
 #[pg_guard]
@@ -271,10 +355,15 @@ unsafe extern "C-unwind" fn extend(
         return unsafe { (md().extend)(reln, number, block, buffer, is_never_synced(reln) || skip_fsync) };
     };
     mark_jumped_over(target, block);
-    let held = target.hold(block);
-    // SAFETY: the arguments that smgr.c passed; no sync is asked for.
-    unsafe { guarded(|| (md().extend)(reln, number, block, buffer, true)) };
-    held.set_present(block);
+    // SAFETY: smgr.c passes a buffer of a block's size that stays as it is during the call.
+    let written = Written::judge(target.fork.fork, unsafe { &*buffer.cast::<[u8; BLOCK_SIZE]>() });
+    target.write_with_room(block, |held| {
+        // SAFETY: the arguments that smgr.c passed; no sync is asked for.
+        unsafe { guarded(|| (md().extend)(reln, number, block, buffer, true)) };
+        held.put_written(block, written, true, cache_files::running());
+        held.touch(clock::tick());
+    });
+    cache_files::make_room();
 }
 
 /// Blocks between the fork's end and `block` come to be as zeros, here and now: storage knows nothing of them,
@@ -288,7 +377,8 @@ fn mark_jumped_over(target: Target, block: BlockNumber) {
         return;
     }
     for jumped in target.nblocks()..block {
-        target.hold(jumped).set_present(jumped);
+        let held = target.hold(jumped);
+        held.put_written(jumped, Written::ZEROS, true, cache_files::running());
     }
 }
 

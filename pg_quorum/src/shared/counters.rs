@@ -67,6 +67,9 @@ pub struct Counters {
     /// Reads that the local page cache answered, and those that it could not.
     pub cache_hits: AtomicU64,
     pub cache_misses: AtomicU64,
+    /// Pages that the cache has let go to stay within its limit, and those of them that were asked for again.
+    pub pages_dropped: AtomicU64,
+    pub pages_refetched: AtomicU64,
     pub commit_waits: AtomicU64,
     /// From the request to the pages, as the backend sees it.
     pub page_wait: Histogram,

@@ -55,6 +55,8 @@ pub struct SharedState {
     stop_requested: AtomicBool,
     wal_writes: AtomicU64,
     read_floor: AtomicU64,
+    backends_rounds: AtomicU64,
+    disk_limit_pages: AtomicU64,
     final_shipping: AtomicU32,
     looks: AtomicU64,
     shipped_to: AtomicU64,
@@ -232,6 +234,28 @@ impl SharedState {
     /// there must have been written).
     pub fn raise_read_floor(&self, lsn: Lsn) {
         self.read_floor.fetch_max(lsn.0, Ordering::AcqRel);
+    }
+
+    /// Complete rounds over all backends; see [`crate::cache::Ended`].
+    pub fn backends_rounds(&self) -> u64 {
+        self.backends_rounds.load(Ordering::Acquire)
+    }
+
+    /// Link worker: everything that ran when the round began has ended.
+    pub fn complete_backends_round(&self) {
+        self.backends_rounds.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Pages of cache that the disk has room for.
+    pub fn disk_limit_pages(&self) -> u64 {
+        match self.disk_limit_pages.load(Ordering::Relaxed) {
+            0 => u64::MAX, // not measured yet
+            pages => pages,
+        }
+    }
+
+    pub fn set_disk_limit_pages(&self, pages: u64) {
+        self.disk_limit_pages.store(pages.max(1), Ordering::Relaxed);
     }
 
     /// The lock among those that ship the last records after the link worker has left: true if the caller

@@ -124,6 +124,7 @@ pub enum FetchError {
 pub fn fetch_pages(
     fork: RelFork,
     blocks: &[u32],
+    not_modified_since: Lsn,
     out: &mut [Page],
     interrupted: &dyn Fn() -> bool,
 ) -> Result<(), FetchError> {
@@ -135,9 +136,9 @@ pub fn fetch_pages(
         .zip(out.chunks_mut(MAX_BLOCKS_PER_REQUEST))
     {
         let fetched = if shared.link_gone() {
-            crate::link::fetch_by_myself(fork, blocks, shared.read_floor(), out)
+            crate::link::fetch_by_myself(fork, blocks, not_modified_since, out)
         } else {
-            fetch_through_slot(shared, fork, blocks, out, interrupted)
+            fetch_through_slot(shared, fork, blocks, not_modified_since, out, interrupted)
         };
         if fetched.is_err() {
             add(&shared.counters.page_errors, 1);
@@ -154,11 +155,12 @@ fn fetch_through_slot(
     shared: &SharedState,
     fork: RelFork,
     blocks: &[u32],
+    not_modified_since: Lsn,
     out: &mut [Page],
     interrupted: &dyn Fn() -> bool,
 ) -> Result<(), FetchError> {
     let slot = shared.page_slots.claim(shared, interrupted)?;
-    slot.fill(fork, blocks, shared.read_floor());
+    slot.fill(fork, blocks, not_modified_since);
     slot.state.store(REQUESTED, Ordering::SeqCst);
     if let Some(event) = page_wakeup() {
         event.signal();
