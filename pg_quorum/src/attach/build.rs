@@ -66,13 +66,13 @@ impl<'a> Builder<'a> {
             Some(Item::RelationSize(size)) => self.forks.push((relation_fork(size.fork)?, size.blocks)),
             Some(Item::Database(database)) => self.databases.push(database),
             Some(Item::ControlFile(control_file)) => self.control_file = Some(control_file.into()),
+            Some(Item::Tablespace(tablespace)) => self.tablespaces.push(tablespace),
             Some(_) if self.keeps_files => {}
             Some(Item::RelationPages(pages)) => {
                 self.pages
                     .push((relation_fork(pages.fork)?, pages.first_block, pages.pages.into()));
             }
             Some(Item::SlruPages(pages)) => write_slru_pages(self.layout, &pages)?,
-            Some(Item::Tablespace(tablespace)) => self.tablespaces.push(tablespace),
             Some(Item::PreparedTransaction(prepared)) => {
                 let path = self.layout.join(format!("pg_twophase/{:08X}", prepared.xid));
                 write_file(&path, &with_crc(prepared.state.into()))?;
@@ -97,7 +97,11 @@ impl<'a> Builder<'a> {
         let control_file = self.control_file.take().ok_or_else(|| {
             Failure::new("the storage nodes' image of the volume has no pg_control").hint("This is a defect.")
         })?;
-        if !self.keeps_files {
+        if self.keeps_files {
+            for location in self.tablespaces.iter().filter_map(location) {
+                mark_location(&location, self.volume)?;
+            }
+        } else {
             self.make_files()?;
         }
         Ok(Built {
@@ -217,10 +221,7 @@ fn open_for_writing(path: &Path) -> Result<File> {
 /// The folder or link in `pg_tblspc`, and this version's folder in it (`create_tablespace_directories`).
 fn make_tablespace(layout: &Layout, volume: VolumeId, tablespace: &v1::state_item::Tablespace) -> Result<()> {
     let link = layout.join(format!("pg_tblspc/{}", tablespace.spc));
-    if tablespace.location.is_empty() {
-        fs::create_dir_all(&link).map_err(Failure::file("create directory", &link))?;
-    } else {
-        let location = PathBuf::from(OsStr::from_bytes(&tablespace.location));
+    if let Some(location) = location(tablespace) {
         fs::create_dir_all(&location).map_err(|error| {
             Failure::new(format!(
                 "could not create the directory \"{}\" of tablespace {}: {error}",
@@ -231,19 +232,26 @@ fn make_tablespace(layout: &Layout, volume: VolumeId, tablespace: &v1::state_ite
         })?;
         empty_location(&location, &location.join(layout.version_directory()), volume)?;
         std::os::unix::fs::symlink(&location, &link).map_err(Failure::file("create link", &link))?;
+    } else {
+        fs::create_dir_all(&link).map_err(Failure::file("create directory", &link))?;
     }
     let version_directory = link.join(layout.version_directory());
     fs::create_dir_all(&version_directory).map_err(Failure::file("create directory", &version_directory))
 }
 
+/// Where the tablespace is; `None`: in PGDATA.
+fn location(tablespace: &v1::state_item::Tablespace) -> Option<PathBuf> {
+    let path = &tablespace.location;
+    (!path.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(path)))
+}
+
 /// Removes what another compute of this volume has left behind in a tablespace's location: a cache like everything
 /// here. A marker beside it says so; anything else may be another cluster's data.
 fn empty_location(location: &Path, version_directory: &Path, volume: VolumeId) -> Result<()> {
-    let marker = location.join(format!(".pg_quorum-{volume}"));
     let is_used = version_directory
         .read_dir()
         .is_ok_and(|mut entries| entries.next().is_some());
-    if is_used && !marker.exists() {
+    if is_used && !marker(location, volume).exists() {
         return Err(
             Failure::new(format!("\"{}\" holds files that are not this volume's", version_directory.display()))
                 .detail("Another cluster may use the same location for a tablespace.")
@@ -251,7 +259,16 @@ fn empty_location(location: &Path, version_directory: &Path, volume: VolumeId) -
         );
     }
     remove_tree(version_directory)?;
-    write_file(&marker, b"")
+    mark_location(location, volume)
+}
+
+fn marker(location: &Path, volume: VolumeId) -> PathBuf {
+    location.join(format!(".pg_quorum-{volume}"))
+}
+
+/// What is in the location is this volume's.
+fn mark_location(location: &Path, volume: VolumeId) -> Result<()> {
+    write_file(&marker(location, volume), b"")
 }
 
 fn make_database(layout: &Layout, database: &v1::state_item::Database) -> Result<()> {

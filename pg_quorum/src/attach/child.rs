@@ -204,7 +204,7 @@ fn read_cluster(
 /// Slots and statistics stay where a stock server would keep them: nobody else has held the volume since.
 fn what_to_keep(attachment: &Attachment, identity: &ComputeIdentity, is_import: bool) -> Keep {
     if is_import {
-        return Keep::SlotsAndStatistics;
+        return Keep::ImportedFiles;
     }
     let previous = attachment.history.entries().iter().rev().nth(1);
     match previous {
@@ -281,9 +281,9 @@ async fn open_volume(
         image.built.forks,
         image.built.prepared_transactions,
         if image.is_warm {
-            "with the local page cache of the last run"
+            "local pages are kept"
         } else {
-            "with an empty local page cache"
+            "no local pages"
         }
     ))
 }
@@ -319,8 +319,8 @@ async fn build_directory(
                     Keep::Slots if was_stopped_here => Keep::SlotsAndStatistics,
                     other => other,
                 };
-                is_warm = keep == Keep::Everything;
-                begin_cache(layout, is_warm)?;
+                begin_cache(layout, keep)?;
+                is_warm = keep.keeps_files();
                 clear::clear(layout, keep)?;
                 let builder = Builder::new(layout, attachment.volume, is_warm);
                 begun = Some((builder, last_record_lsn));
@@ -342,8 +342,8 @@ async fn build_directory(
 }
 
 /// The presence table for the run that begins, before the files are touched.
-fn begin_cache(layout: &Layout, is_warm: bool) -> Result<()> {
-    if is_warm {
+fn begin_cache(layout: &Layout, keep: Keep) -> Result<()> {
+    if keep == Keep::Everything {
         presence_file::table().begin_anew();
         return Ok(());
     }
@@ -352,7 +352,11 @@ fn begin_cache(layout: &Layout, is_warm: bool) -> Result<()> {
         Failure::new(format!(
             "the table of the local page cache could not be emptied: {error}"
         ))
-    })
+    })?;
+    if keep == Keep::ImportedFiles {
+        warm::mark_imported(layout)?;
+    }
+    Ok(())
 }
 
 async fn append(

@@ -21,6 +21,15 @@ pub enum Keep {
     SlotsAndStatistics,
     /// All but the WAL: the files are good, see [`super::warm`].
     Everything,
+    /// As [`Keep::Everything`]: the cluster has just been imported.
+    ImportedFiles,
+}
+
+impl Keep {
+    /// Whether the files of relations and transaction state stay.
+    pub fn keeps_files(self) -> bool {
+        matches!(self, Keep::Everything | Keep::ImportedFiles)
+    }
 }
 
 /// Emptied in any case. `pg_wal` keeps its own identity: it may be a link.
@@ -43,7 +52,7 @@ const SLOT_DIRECTORIES: [&str; 3] = ["pg_replslot", "pg_logical/snapshots", "pg_
 /// Makes PGDATA an empty frame for the volume's content.
 pub fn clear(layout: &Layout, keep: Keep) -> Result<()> {
     make_directories(layout)?;
-    if keep == Keep::Everything {
+    if keep.keeps_files() {
         return empty_wal(layout);
     }
     for directory in ALWAYS_EMPTIED {

@@ -4,13 +4,18 @@
 //! since, and every page that the directory holds was written by a server whose records are all durable: no hint bit bears
 //! witness to a commit that was cut. The files were never synced, so the machine must not have been started anew
 //! since; a note in the directory says on which boot they became whole.
+//!
+//! A cluster that has just been imported is good for the same reason: it was stopped cleanly, and the volume is what
+//! its files are.
 
 use std::fs;
 
 use pg_quorum_client::pgdata;
 
 use super::failure::{Failure, Result};
+use super::import;
 use super::layout::Layout;
+use crate::cache::ChunkKey;
 use crate::pg::presence_file;
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -39,6 +44,22 @@ pub fn forget_whole(layout: &Layout) -> Result<()> {
 pub fn is_whole(layout: &Layout) -> bool {
     let noted = fs::read_to_string(layout.join(NOTE)).ok();
     noted.is_some() && noted == boot_id() && presence_file::table().is_usable()
+}
+
+/// Every block of an imported cluster is present.
+pub fn mark_imported(layout: &Layout) -> Result<()> {
+    let table = presence_file::table();
+    import::for_each_fork(layout, |fork, blocks| {
+        let mut block = 0;
+        while block < blocks {
+            let chunk = ChunkKey::of(fork, block);
+            let held = table.hold(chunk).map_err(|full| Failure::new(full.to_string()))?;
+            let end = chunk.end_block().min(blocks);
+            (block..end).for_each(|block| held.set_present(block));
+            block = end;
+        }
+        Ok(())
+    })
 }
 
 fn boot_id() -> Option<String> {

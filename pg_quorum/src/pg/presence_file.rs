@@ -22,10 +22,16 @@ const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
 const _: () = assert!(HEADER_BYTES.is_multiple_of(align_of::<Header>()));
 const _: () = assert!(ENTRIES_AT.is_multiple_of(align_of::<ChunkEntry>()));
 
+/// The file is opened anew when its size changes: the process that attaches has closed what it has inherited.
 struct Mapped {
     path: PathBuf,
-    file: File,
     table: ChunkTable,
+}
+
+impl Mapped {
+    fn open(&self) -> io::Result<File> {
+        OpenOptions::new().write(true).open(&self.path)
+    }
 }
 
 static MAPPED: OnceLock<Mapped> = OnceLock::new();
@@ -52,21 +58,20 @@ pub fn open(path: &Path) -> io::Result<()> {
     }
     let table = map(&file)?;
     let path = path.to_owned();
-    let _ = MAPPED.set(Mapped { path, file, table });
+    let _ = MAPPED.set(Mapped { path, table });
     if is_left && table.is_usable() {
         return Ok(());
     }
     empty_table()
 }
 
-/// Every block is absent. While no other process uses the table. The file is opened anew: the process that attaches has
-/// closed what it has inherited.
+/// Every block is absent. While no other process uses the table.
 ///
 /// # Errors
 /// The disk is full.
 pub fn empty_table() -> io::Result<()> {
     if let Some(mapped) = MAPPED.get() {
-        empty(&OpenOptions::new().write(true).open(&mapped.path)?)?;
+        empty(&mapped.open()?)?;
         mapped.table.begin();
     }
     Ok(())
@@ -95,12 +100,11 @@ fn empty(file: &File) -> io::Result<()> {
 fn back(entries: std::ops::Range<usize>) -> bool {
     let Some(mapped) = MAPPED.get() else { return false };
     let at = |entry: usize| ENTRIES_AT + entry * size_of::<ChunkEntry>();
-    allocate(
-        &mapped.file,
-        at(entries.start),
-        at(entries.end) - at(entries.start),
-    )
-    .is_ok()
+    let bytes = at(entries.end) - at(entries.start);
+    mapped
+        .open()
+        .and_then(|file| allocate(&file, at(entries.start), bytes))
+        .is_ok()
 }
 
 fn allocate(file: &File, from: usize, bytes: usize) -> io::Result<()> {

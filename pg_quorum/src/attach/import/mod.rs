@@ -4,4 +4,4 @@ mod check;
 mod walk;
 
 pub use check::{StoppedCluster, stopped_cluster};
-pub use walk::{measure, walk};
+pub use walk::{for_each_fork, measure, walk};

@@ -43,13 +43,22 @@ struct Fork {
 /// Counts forks and bytes, without reading them.
 pub fn measure(layout: &Layout) -> Result<Total> {
     let mut total = Total::default();
+    for_each_fork(layout, |_, blocks| {
+        total.forks += 1;
+        total.bytes += u64::from(blocks) * BLOCK_SIZE as u64;
+        Ok(())
+    })?;
+    Ok(total)
+}
+
+/// Each fork that is imported, with its length in blocks.
+pub fn for_each_fork(layout: &Layout, mut visit: impl FnMut(RelFork, u32) -> Result<()>) -> Result<()> {
     for (key, directory) in database_directories(layout)? {
         for fork in forks_of(layout, key, &directory)? {
-            total.forks += 1;
-            total.bytes += u64::from(fork.blocks) * BLOCK_SIZE as u64;
+            visit(fork.fork, fork.blocks)?;
         }
     }
-    Ok(total)
+    Ok(())
 }
 
 /// Everything but WAL and `pg_control`.
