@@ -18,6 +18,7 @@ pub fn check_everything(server: &Server) {
         let mut client = sql::connect(&server.database_uri(&database));
         check_visibility(&mut client);
         check_index_scans(&mut client);
+        check_index_probes(&mut client);
     }
 }
 
@@ -29,7 +30,7 @@ fn databases(server: &Server) -> Vec<String> {
     rows.iter().map(|row| row.get(0)).collect()
 }
 
-/// `pg_amcheck --heapallindexed` on every database is silent.
+/// `pg_amcheck --heapallindexed --rootdescend` on every database is silent. It locks tables against writing.
 ///
 /// # Panics
 /// It is not.
@@ -38,7 +39,8 @@ pub fn check_amcheck(server: &Server) {
     command
         // The notice that the extension is there already is nothing to say.
         .env("PGOPTIONS", "--client-min-messages=warning")
-        .args(["--all", "--heapallindexed", "--install-missing", "--jobs", "2"])
+        .args(["--all", "--heapallindexed", "--rootdescend"])
+        .args(["--install-missing", "--jobs", "2"])
         .args([
             "--host",
             "127.0.0.1",
@@ -107,6 +109,53 @@ pub fn check_index_scans(client: &mut Client) {
             "rows of {table} by {index} against a sequential scan"
         );
         sql::execute(client, "RESET ALL");
+    }
+}
+
+/// Looking up values that a table has, in each of its indexes that are not B-trees, gives the rows that sequential
+/// scans give. Every access method has an operator for that: equality, or that two values overlap.
+///
+/// # Panics
+/// It does not, or the index is not used.
+fn check_index_probes(client: &mut Client) {
+    const VALUES_PROBED: u32 = 20;
+    const INDEXES: &str = "\
+        SELECT DISTINCT ON (i.indexrelid) i.indrelid::regclass::text, i.indexrelid::regclass::text, \
+               quote_ident(a.attname), o.oprname::text \
+          FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_am m ON m.oid = c.relam \
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0] \
+          JOIN pg_opclass n ON n.oid = i.indclass[0] \
+          JOIN pg_amop p ON p.amopfamily = n.opcfamily AND p.amoplefttype = n.opcintype \
+                        AND p.amoprighttype = n.opcintype \
+          JOIN pg_operator o ON o.oid = p.amopopr AND o.oprname IN ('&&', '=') \
+         WHERE m.amname <> 'btree' AND i.indisvalid AND i.indpred IS NULL AND c.relpersistence = 'p' \
+         ORDER BY i.indexrelid, o.oprname";
+    let rows = client.query(INDEXES, &[]).expect("list indexes");
+    for row in rows {
+        let (table, index, column, operator): (String, String, String, String) =
+            (row.get(0), row.get(1), row.get(2), row.get(3));
+        let probe = format!(
+            "WITH probes AS MATERIALIZED (SELECT DISTINCT {column} AS value, hashtextextended({column}::text, 0) \
+                                            FROM {table} WHERE {column} IS NOT NULL ORDER BY 2 LIMIT {VALUES_PROBED}) \
+             SELECT count(*) || ' rows, ' || coalesce(sum(h), 0) FROM probes, LATERAL \
+             (SELECT hashtextextended(t::text, 0)::numeric AS h FROM {table} AS t \
+               WHERE t.{column} {operator} probes.value OFFSET 0) AS s"
+        );
+        sql::execute(client, "SET enable_indexscan = off; SET enable_bitmapscan = off");
+        let by_scan = sql::value(client, &probe);
+        sql::execute(client, "RESET ALL; SET enable_seqscan = off");
+        let plan = client.query(&format!("EXPLAIN {probe}"), &[]).expect("EXPLAIN");
+        let name = index.rsplit('.').next().unwrap_or(&index);
+        assert!(
+            plan.iter().any(|line| line.get::<_, &str>(0).contains(name)),
+            "the plan does not use {index}"
+        );
+        let by_index = sql::value(client, &probe);
+        sql::execute(client, "RESET ALL");
+        assert_eq!(
+            by_index, by_scan,
+            "values of {table} by {index} against sequential scans"
+        );
     }
 }
 

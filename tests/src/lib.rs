@@ -2,7 +2,8 @@
 //! was acknowledged to it, and the checks that follow a disaster.
 //!
 //! Each test starts its own nodes and server. `PG_QUORUM_TEST_FULL=1` (`cargo xtask test SUITE --full`) makes them
-//! run every round; `PG_QUORUM_TEST_PORT_BASE` moves the ports; `PG_QUORUM_TEST_DIR` moves the scratch directories.
+//! run every round; `PG_QUORUM_TEST_PORT_BASE` moves the ports; `PG_QUORUM_TEST_DIR` moves the scratch directories;
+//! `PG_QUORUM_TEST_SEED` repeats the decisions of a suite that prints its seed.
 
 pub mod checks;
 pub mod cluster;

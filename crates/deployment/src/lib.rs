@@ -28,7 +28,7 @@ pub use command::{capture, run};
 pub use layout::{Layout, NODE_NAMES};
 pub use node::{Node, NodeFlags, six_nodes, start_embedded};
 pub use postgres_source::{PostgresSource, pg_isolation_regress, pg_regress};
-pub use process::{descendants, is_alive, is_alive_as, kill, wait_until_gone};
+pub use process::{descendants, is_alive, is_alive_as, kill, wait_until_gone, wait_until_reaped};
 pub use root::as_root;
 pub use rustix::process::Signal;
 pub use server::{Server, ShutdownMode, StartFailed};

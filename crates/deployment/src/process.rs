@@ -72,7 +72,7 @@ pub fn wait_until_gone(pid: u32, within: Duration) -> bool {
 
 /// Waits until the process has ended and its parent has taken note. Until then its number is in use, and
 /// PostgreSQL takes a number that is in use for a living postmaster.
-pub(crate) fn wait_until_reaped(pid: u32, within: Duration) -> bool {
+pub fn wait_until_reaped(pid: u32, within: Duration) -> bool {
     wait_while(within, || name_and_state(pid).is_some())
 }
 
