@@ -2,27 +2,25 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pg_quorum_client::pgdata::{self, ComputeIdentity};
+use pg_quorum_client::pgdata::{
+    self, Builder, Built, ComputeIdentity, Failure, Keep, Layout, Opening, Result, TablespacePlace, wal_files,
+};
 use pg_quorum_client::{
     AppendLimits, Appender, Attachment, Batch, ClientConfig, EmptyVolume, ImageEvent, NoWalSource,
     ReadyVolume, Taken, Timeouts, compute_image, import_base,
 };
 use pg_quorum_proto::v1;
-use pg_quorum_types::{Lsn, SlruKind};
-use pg_quorum_wal::{ClusterState, ControlFile, RawRecord, Record};
+use pg_quorum_types::Lsn;
+use pg_quorum_wal::{ClusterState, ControlFile, RawRecord};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::build::{Builder, Built, ensure_slru_page};
-use super::clear::Keep;
-use super::failure::{Failure, Result};
-use super::layout::Layout;
 use super::report::{Report, Reporter};
 use super::take::{is_attached_directory, take};
-use super::{AttachSettings, clear, import, slots, wal_files};
+use super::{AttachSettings, import, slots};
 
 /// How long it is tried to get WAL that only replication slots need.
 const SLOTS_PATIENCE: Duration = Duration::from_secs(1);
@@ -249,21 +247,16 @@ async fn open_volume(
     .map_err(|error| Failure::new(error.to_string()))?;
     let layout = Layout::new(&settings.pgdata, &attachment.facts);
     let image = build_directory(&layout, &attachment, start, keep, local_control, timeouts).await?;
-    let mut control = ControlFile::parse(&image.built.control_file)
-        .map_err(|error| Failure::new(format!("the volume's pg_control cannot be used: {error}")))?;
-    let mut state = control.checkpoint_state();
-    let record = state
-        .epoch_start_record(&attachment.facts, start, image.last_record_lsn, unix_time())
-        .and_then(|record| {
-            state.track(&Record::decode(&record)?)?;
-            Ok(record)
-        })
-        .map_err(|error| Failure::new(format!("the epoch cannot begin at {start}: {error}")))?;
+    let Opening { control, record } = Opening::behind(
+        &image.built.control_file,
+        &attachment.facts,
+        start,
+        image.last_record_lsn,
+    )?;
     append(&appender, start, &record, timeouts.quorum).await?;
     attachment.vdl = record.end;
     rebuild_wal(&layout, &attachment, &record, timeouts).await?;
-    control.set_shut_down_at(&state, record.start);
-    make_readable(&layout, &control)?;
+    pgdata::make_readable(&layout, &control)?;
     write_control_file(&layout, &control)?;
     pgdata::save_attachment(&settings.pgdata, &attachment)
         .map_err(|error| Failure::new(error.to_string()))?;
@@ -305,8 +298,11 @@ async fn build_directory(
                     Keep::Slots if was_stopped_here => Keep::SlotsAndStatistics,
                     other => other,
                 };
-                clear::clear(layout, keep)?;
-                begun = Some((Builder::new(layout, attachment.volume), last_record_lsn));
+                pgdata::clear(layout, keep)?;
+                begun = Some((
+                    Builder::new(layout, TablespacePlace::AsRecorded(attachment.volume)),
+                    last_record_lsn,
+                ));
             }
             (ImageEvent::Items(items), Some((builder, _))) => {
                 for item in items {
@@ -356,29 +352,6 @@ async fn append(
     }
 }
 
-/// Pages of transaction state that a start reads although no record may have made them yet.
-fn make_readable(layout: &Layout, control: &ControlFile) -> Result<()> {
-    const XIDS_PER_PAGE: u32 = 8192 * 4;
-    const OFFSETS_PER_PAGE: u32 = 8192 / 4;
-    const MEMBERS_PER_PAGE: u32 = 8192 / 20 * 4;
-    let checkpoint = control.checkpoint();
-    ensure_slru_page(
-        layout,
-        SlruKind::Clog,
-        (checkpoint.next_full_xid & 0xFFFF_FFFF) as u32 / XIDS_PER_PAGE,
-    )?;
-    ensure_slru_page(
-        layout,
-        SlruKind::MultiXactOffset,
-        checkpoint.next_multi / OFFSETS_PER_PAGE,
-    )?;
-    ensure_slru_page(
-        layout,
-        SlruKind::MultiXactMember,
-        checkpoint.next_multi_offset / MEMBERS_PER_PAGE,
-    )
-}
-
 /// The WAL of the segment that the epoch begins in; and what replication slots that were kept still need, if the nodes
 /// have it. Without it such a slot says, when it is used, that its WAL has been removed.
 async fn rebuild_wal(
@@ -396,7 +369,7 @@ async fn rebuild_wal(
         if rebuilt.is_ok() {
             return Ok(());
         }
-        clear::empty_wal(layout)?;
+        pgdata::empty_wal(layout)?;
     }
     wal_files::rebuild(layout, attachment, record.start, record.end, timeouts).await
 }
@@ -404,10 +377,4 @@ async fn rebuild_wal(
 fn write_control_file(layout: &Layout, control: &ControlFile) -> Result<()> {
     pgdata::write_durably(&layout.join("global/pg_control"), &control.to_bytes())
         .map_err(|error| Failure::new(error.to_string()))
-}
-
-fn unix_time() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
 }
