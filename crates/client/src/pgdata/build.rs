@@ -258,8 +258,8 @@ fn make_tablespace(
     let link = layout.join(format!("pg_tblspc/{}", tablespace.spc));
     let location = match place {
         TablespacePlace::InPlace => None,
-        _ if tablespace.location.is_empty() => None,
         TablespacePlace::Below(directory) => Some(directory.join(tablespace.spc.to_string())),
+        _ if tablespace.location.is_empty() => None,
         TablespacePlace::AsRecorded(_) => Some(PathBuf::from(OsStr::from_bytes(&tablespace.location))),
     };
     if let Some(location) = location {
