@@ -7,6 +7,8 @@
 //! * [`Appender`]: the log, under that epoch
 //! * [`PageReader`], [`compute_image`], [`read_wal`], [`control_file`]: what storage makes of it
 //!
+//! * [`observe_volume`], [`HeldReadPoint`], [`export_volume`]: reading without taking
+//!
 //! Everything runs on the caller's tokio runtime, also on a current-thread one. A connection's tasks live on
 //! the runtime that made it: an appender and a page reader on two runtimes share nothing.
 
@@ -16,9 +18,11 @@ mod channel;
 mod config;
 mod create;
 mod error;
+mod export;
 mod fenced;
 mod import;
 mod join;
+mod observe;
 mod pages;
 pub mod pgdata;
 mod probe;
@@ -34,8 +38,10 @@ pub use attachment::Attachment;
 pub use config::{ClientConfig, ConfigError, Timeouts};
 pub use create::{CreateError, create_volume};
 pub use error::CallError;
+pub use export::{ExportError, ExportProgress, ExportRequest, Exported, export_volume};
 pub use fenced::Fenced;
 pub use import::{ImportError, Imported, import_base};
+pub use observe::{HeldReadPoint, ObserveError, observe_volume};
 pub use pages::{PageContent, PageError, PageReader, PageRequest, Pages, ReadStats};
 pub use probe::{NodeReport, probe};
 pub use state::{

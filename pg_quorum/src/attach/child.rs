@@ -2,27 +2,25 @@
 
 use std::fs::File;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use pg_quorum_client::pgdata::{self, ComputeIdentity};
+use pg_quorum_client::pgdata::{
+    self, Builder, Built, ComputeIdentity, Failure, Keep, Layout, Opening, Result, TablespacePlace, wal_files,
+};
 use pg_quorum_client::{
     AppendLimits, Appender, Attachment, Batch, ClientConfig, EmptyVolume, ImageEvent, NoWalSource,
     ReadyVolume, Taken, Timeouts, compute_image, import_base,
 };
 use pg_quorum_proto::v1;
-use pg_quorum_types::{Lsn, SlruKind};
-use pg_quorum_wal::{ClusterState, ControlFile, RawRecord, Record};
+use pg_quorum_types::Lsn;
+use pg_quorum_wal::{ClusterState, ControlFile, RawRecord};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::build::{Builder, Built, ensure_slru_page};
-use super::clear::Keep;
-use super::failure::{Failure, Result};
-use super::layout::Layout;
 use super::report::{Report, Reporter};
 use super::take::{is_attached_directory, take};
-use super::{AttachSettings, clear, import, slots, wal_files, warm};
+use super::{AttachSettings, import, slots, warm};
 use crate::pg::presence_file;
 
 /// How long it is tried to get WAL that only replication slots need.
@@ -250,24 +248,19 @@ async fn open_volume(
     .map_err(|error| Failure::new(error.to_string()))?;
     let layout = Layout::new(&settings.pgdata, &attachment.facts);
     let image = build_directory(&layout, &attachment, start, keep, local_control, timeouts).await?;
-    let mut control = ControlFile::parse(&image.built.control_file)
-        .map_err(|error| Failure::new(format!("the volume's pg_control cannot be used: {error}")))?;
-    let mut state = control.checkpoint_state();
-    let record = state
-        .epoch_start_record(&attachment.facts, start, image.last_record_lsn, unix_time())
-        .and_then(|record| {
-            state.track(&Record::decode(&record)?)?;
-            Ok(record)
-        })
-        .map_err(|error| Failure::new(format!("the epoch cannot begin at {start}: {error}")))?;
+    let Opening { mut control, record } = Opening::behind(
+        &image.built.control_file,
+        &attachment.facts,
+        start,
+        image.last_record_lsn,
+    )?;
     append(&appender, start, &record, timeouts.quorum).await?;
     attachment.vdl = record.end;
     rebuild_wal(&layout, &attachment, &record, timeouts).await?;
-    control.set_shut_down_at(&state, record.start);
     if image.is_warm {
         control.set_unlogged_lsn(local_control.unlogged_lsn());
     }
-    make_readable(&layout, &control)?;
+    pgdata::make_readable(&layout, &control)?;
     write_control_file(&layout, &control)?;
     warm::note_whole(&layout)?;
     pgdata::save_attachment(&settings.pgdata, &attachment)
@@ -321,8 +314,9 @@ async fn build_directory(
                 };
                 begin_cache(layout, keep)?;
                 is_warm = keep.keeps_files();
-                clear::clear(layout, keep)?;
-                let builder = Builder::new(layout, attachment.volume, is_warm);
+                pgdata::clear(layout, keep)?;
+                let place = TablespacePlace::AsRecorded(attachment.volume);
+                let builder = Builder::new(layout, place, is_warm);
                 begun = Some((builder, last_record_lsn));
             }
             (ImageEvent::Items(items), Some((builder, _))) => {
@@ -392,29 +386,6 @@ async fn append(
     }
 }
 
-/// Pages of transaction state that a start reads although no record may have made them yet.
-fn make_readable(layout: &Layout, control: &ControlFile) -> Result<()> {
-    const XIDS_PER_PAGE: u32 = 8192 * 4;
-    const OFFSETS_PER_PAGE: u32 = 8192 / 4;
-    const MEMBERS_PER_PAGE: u32 = 8192 / 20 * 4;
-    let checkpoint = control.checkpoint();
-    ensure_slru_page(
-        layout,
-        SlruKind::Clog,
-        (checkpoint.next_full_xid & 0xFFFF_FFFF) as u32 / XIDS_PER_PAGE,
-    )?;
-    ensure_slru_page(
-        layout,
-        SlruKind::MultiXactOffset,
-        checkpoint.next_multi / OFFSETS_PER_PAGE,
-    )?;
-    ensure_slru_page(
-        layout,
-        SlruKind::MultiXactMember,
-        checkpoint.next_multi_offset / MEMBERS_PER_PAGE,
-    )
-}
-
 /// The WAL of the segment that the epoch begins in; and what replication slots that were kept still need, if the nodes
 /// have it. Without it such a slot says, when it is used, that its WAL has been removed.
 async fn rebuild_wal(
@@ -432,7 +403,7 @@ async fn rebuild_wal(
         if rebuilt.is_ok() {
             return Ok(());
         }
-        clear::empty_wal(layout)?;
+        pgdata::empty_wal(layout)?;
     }
     wal_files::rebuild(layout, attachment, record.start, record.end, timeouts).await
 }
@@ -440,10 +411,4 @@ async fn rebuild_wal(
 fn write_control_file(layout: &Layout, control: &ControlFile) -> Result<()> {
     pgdata::write_durably(&layout.join("global/pg_control"), &control.to_bytes())
         .map_err(|error| Failure::new(error.to_string()))
-}
-
-fn unix_time() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(0))
 }

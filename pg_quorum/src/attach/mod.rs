@@ -13,23 +13,18 @@
 //!  memory, start goes on
 //! ```
 
-mod build;
 mod child;
-mod clear;
-mod failure;
 mod import;
-mod layout;
 mod report;
 mod slots;
-mod state_files;
 mod take;
-mod wal_files;
 mod warm;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use pg_quorum_client::{Attachment, pgdata};
+use pg_quorum_client::Attachment;
+use pg_quorum_client::pgdata::{self, Result};
 use pg_quorum_types::VolumeId;
 
 use crate::pg::control_file::{self, CONTROL_FILE_BYTES};
@@ -37,8 +32,7 @@ use crate::pg::fork::{ChildEnd, run_in_child};
 use crate::pg::server;
 use crate::shared::{self, LinkState};
 
-pub use failure::Failure;
-pub use layout::Layout;
+pub use pg_quorum_client::pgdata::{Failure, Layout};
 use report::Report;
 
 /// What the child needs to know.
@@ -76,7 +70,7 @@ pub fn attach() {
     }
 }
 
-fn try_attach() -> failure::Result<()> {
+fn try_attach() -> Result<()> {
     let settings = AttachSettings::current();
     let pgdata = settings.pgdata.clone();
     let mut failed = None;
@@ -105,7 +99,7 @@ fn try_attach() -> failure::Result<()> {
 }
 
 /// The postmaster takes over what the child has made.
-fn adopt(pgdata: &Path) -> failure::Result<()> {
+fn adopt(pgdata: &Path) -> Result<()> {
     let attachment = load_attachment(pgdata)?;
     let path = pgdata.join("global/pg_control");
     let file = std::fs::read(&path).map_err(Failure::file("read", &path))?;
@@ -122,7 +116,7 @@ fn adopt(pgdata: &Path) -> failure::Result<()> {
     Ok(())
 }
 
-fn load_attachment(pgdata: &Path) -> failure::Result<Attachment> {
+fn load_attachment(pgdata: &Path) -> Result<Attachment> {
     pgdata::load_attachment(pgdata)
         .map_err(|error| Failure::new(error.to_string()))?
         .ok_or_else(|| Failure::new("attaching left no attach.json behind"))

@@ -3,11 +3,8 @@
 use std::fs;
 use std::io::ErrorKind;
 
+use pg_quorum_client::pgdata::{Failure, Layout, Result, read_directory};
 use pg_quorum_types::Lsn;
-
-use super::clear::read_directory;
-use super::failure::{Failure, Result};
-use super::layout::Layout;
 
 /// Place of `restart_lsn` in a slot's state file (`ReplicationSlotOnDisk`, slot.c, 15.18): behind a header of 16 bytes
 /// name, database, persistency, xmin and catalog_xmin.

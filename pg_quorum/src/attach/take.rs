@@ -1,13 +1,12 @@
 //! Taking the volume, and what to say when it cannot be had.
 
-use pg_quorum_client::pgdata::{self, ComputeIdentity};
+use pg_quorum_client::pgdata::{self, ComputeIdentity, Failure, Result};
 use pg_quorum_client::{
     ClientConfig, CreateError, TakeError, TakeRequest, Taken, Timeouts, create_volume, take_volume,
 };
 use pg_quorum_types::Owner;
 
 use super::AttachSettings;
-use super::failure::{Failure, Result};
 use super::report::Reporter;
 
 /// Who this directory is, and the volume it holds now.

@@ -10,11 +10,9 @@
 
 use std::fs;
 
-use pg_quorum_client::pgdata;
+use pg_quorum_client::pgdata::{self, Failure, Layout, Result};
 
-use super::failure::{Failure, Result};
 use super::import;
-use super::layout::Layout;
 use crate::cache::ChunkKey;
 use crate::pg::presence_file;
 

@@ -61,7 +61,7 @@ struct Created {
 async fn make(invocation: &Invocation<'_>, create: &Create) -> Result<bool> {
     let config = invocation.config()?;
     let pgdata = std::path::absolute(&create.pgdata).context("-D")?;
-    let owner = owner(create, &pgdata)?;
+    let owner = owner(create.owner.as_deref(), &pgdata)?;
     let volume = match control_file(&config).await {
         Err(StateError::NoVolume) => bail!(
             "the nodes keep no volume yet. Make a cluster with initdb instead, and start it with \
@@ -74,7 +74,7 @@ async fn make(invocation: &Invocation<'_>, create: &Create) -> Result<bool> {
         nodes: config.nodes.clone(),
         volume,
         port: create.port,
-        auth: auth(create.auth.as_deref()),
+        auth: auth_method(create.auth.as_deref()),
         owner,
         force: create.force,
     };
@@ -111,7 +111,8 @@ fn text(created: &Created, owner: Option<String>) -> String {
     )
 }
 
-fn auth(method: Option<&str>) -> AuthMethod {
+/// What `--auth` means.
+pub(super) fn auth_method(method: Option<&str>) -> AuthMethod {
     match method {
         None => AuthMethod::default(),
         // There is no peer over TCP: `initdb` makes it ident there, which nobody wants.
@@ -127,8 +128,8 @@ fn auth(method: Option<&str>) -> AuthMethod {
 }
 
 /// A server refuses to run as root, and to use a directory of another account.
-fn owner(create: &Create, pgdata: &Path) -> Result<Option<(u32, u32)>> {
-    if let Some(text) = &create.owner {
+pub(super) fn owner(wanted: Option<&str>, pgdata: &Path) -> Result<Option<(u32, u32)>> {
+    if let Some(text) = wanted {
         let parse = || {
             let (user, group) = text.split_once(':')?;
             Some((user.parse().ok()?, group.parse().ok()?))
@@ -163,8 +164,8 @@ mod tests {
 
     #[test]
     fn peer_is_for_unix_sockets_only() {
-        assert_eq!(auth(Some("peer")).host, "scram-sha-256");
-        assert_eq!(auth(Some("trust")).host, "trust");
-        assert_eq!(auth(None).local, "peer");
+        assert_eq!(auth_method(Some("peer")).host, "scram-sha-256");
+        assert_eq!(auth_method(Some("trust")).host, "trust");
+        assert_eq!(auth_method(None).local, "peer");
     }
 }

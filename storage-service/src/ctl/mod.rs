@@ -4,6 +4,7 @@
 //! error and say what to do. The exit status is 0, 1 after a failure, 2 for a wrong command line.
 
 mod compute;
+mod export;
 mod failover;
 mod node;
 mod output;

@@ -11,6 +11,7 @@ use pg_quorum_types::{Lsn, Membership, VolumeId};
 use serde::Serialize;
 
 use super::Invocation;
+use super::export::{self, Export};
 use super::node::state_name;
 use super::output::{print_json, print_text, table};
 
@@ -22,11 +23,20 @@ pub(super) enum VolumeCommand {
                             The exit status is 1 if fewer segments than a write quorum can take part."
     )]
     Show,
+    /// Write the volume's content as an ordinary data directory, which a stock PostgreSQL starts
+    #[command(
+        after_help = "Example:\n  quorumctl --nodes 10.0.0.1:7101,10.0.0.2:7101 volume export -D /var/lib/postgresql/15/back\n  \
+                            pg_ctl -D /var/lib/postgresql/15/back start\n\n\
+                            The volume is not taken: its server may run, and goes on. Transactions that are in progress are aborted in the\n\
+                            copy. The copy is a fork with the same system identifier: what it writes never comes back to the volume."
+    )]
+    Export(Export),
 }
 
 pub(super) async fn run(invocation: &Invocation<'_>, command: &VolumeCommand) -> Result<bool> {
     match command {
         VolumeCommand::Show => show(invocation).await,
+        VolumeCommand::Export(export) => export::run(invocation, export).await,
     }
 }
 

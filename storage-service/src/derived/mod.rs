@@ -351,6 +351,14 @@ impl Derived {
         compute_image::stream(&read_point, control_file_only, give)
     }
 
+    /// Keeps what can be read at `at` until the result is dropped.
+    ///
+    /// # Errors
+    /// `at` is below what is kept or above what is indexed.
+    pub fn hold(&self, at: Lsn) -> Result<ReadPoint, DerivedError> {
+        ReadPoint::new(&self.engine()?, at)
+    }
+
     /// Hands `give` the WAL bytes `[start, end)`, piece by piece, until it returns false. Blocks on the disk.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 mod admin;
 mod append_stream;
 mod content;
+mod hold;
 mod pages;
 mod peer;
 mod read_gate;

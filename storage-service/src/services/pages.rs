@@ -7,8 +7,11 @@ use pg_quorum_proto::v1;
 use pg_quorum_proto::v1::pages_server::Pages;
 use pg_quorum_quorum::{Refusal, Refused};
 use pg_quorum_types::{Lsn, RelFork};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::hold;
 use super::read_gate::{Admission, EpochRule, NoAnswer, ReadGate, blocking};
 use crate::derived::{Derived, ReadPage};
 
@@ -105,6 +108,8 @@ fn page(page: ReadPage) -> v1::Page {
 
 #[tonic::async_trait]
 impl Pages for PagesService {
+    type HoldReadPointStream = ReceiverStream<hold::Answer>;
+
     async fn get_pages(
         &self,
         request: Request<v1::GetPagesRequest>,
@@ -131,5 +136,15 @@ impl Pages for PagesService {
             })),
             Err(NoAnswer::Failed(status)) => Err(status),
         }
+    }
+
+    async fn hold_read_point(
+        &self,
+        request: Request<v1::HoldReadPointRequest>,
+    ) -> Result<Response<Self::HoldReadPointStream>, Status> {
+        let (sender, receiver) = mpsc::channel(1);
+        let (gate, derived) = (Arc::clone(&self.gate), Arc::clone(&self.derived));
+        tokio::spawn(hold::hold(gate, derived, request.into_inner(), sender));
+        Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }

@@ -8,19 +8,40 @@
 //! PGDATA/pg_quorum/attach.json    the running epoch, written by attach, read by the link worker
 //! PGDATA/pg_quorum/force          one-shot: the next attach takes the volume by force
 //! ```
+//!
+//! And what fills a directory with a volume's content: [`Builder`], [`wal_files`], [`Opening`].
 
 mod attachment_file;
+mod build;
+mod clear;
 mod durable_file;
+mod failure;
 mod force;
 mod identity;
+mod layout;
 mod new_directory;
+mod opening;
+mod ordinary_directory;
+mod state_files;
 mod tripwire;
+pub mod wal_files;
 
 pub use attachment_file::{load_attachment, save_attachment};
+pub use build::{Builder, Built, TablespacePlace, make_readable};
+pub use clear::{Keep, clear, empty_wal, make_directories, read_directory, remove_tree};
 pub use durable_file::write_durably;
+pub use failure::{Failure, Result};
 pub use force::{clear_force, is_forced, request_force};
 pub use identity::ComputeIdentity;
+pub use layout::{
+    BLOCKS_PER_FILE, DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, Layout, RelationFileName, SLRU_PAGES_PER_FILE,
+    parse_number, parse_relation_file_name,
+};
+pub(crate) use new_directory::give_away;
 pub use new_directory::{AuthMethod, NewDirectory, NewDirectoryError, create_directory};
+pub use opening::Opening;
+pub use ordinary_directory::OrdinaryDirectory;
+pub use state_files::{origins_from_file, without_crc};
 pub use tripwire::place_tripwire;
 
 /// The directory in PGDATA that holds what is pg_quorum's own.

@@ -4,12 +4,10 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use bytes::Bytes;
+use pg_quorum_client::pgdata::{Failure, Layout, Result};
 use pg_quorum_proto::v1::{self, state_item::Item};
 use pg_quorum_types::{ClusterFacts, Lsn};
 use pg_quorum_wal::{ClusterState, ControlFile, WalSplitter};
-
-use super::super::failure::{Failure, Result};
-use super::super::layout::Layout;
 
 /// Bytes of one WAL item.
 const WAL_PIECE_BYTES: usize = 1 << 20;

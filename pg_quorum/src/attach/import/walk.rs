@@ -10,16 +10,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
+use pg_quorum_client::pgdata::{
+    BLOCKS_PER_FILE, DEFAULT_TABLESPACE, Failure, GLOBAL_TABLESPACE, Layout, Result, SLRU_PAGES_PER_FILE,
+    origins_from_file, parse_number, parse_relation_file_name, read_directory, without_crc,
+};
 use pg_quorum_proto::v1::{self, state_item::Item};
 use pg_quorum_types::{BLOCK_SIZE, DatabaseKey, ForkNumber, RelFileNode, RelFork, SlruKind};
-
-use super::super::clear::read_directory;
-use super::super::failure::{Failure, Result};
-use super::super::layout::{
-    BLOCKS_PER_FILE, DEFAULT_TABLESPACE, GLOBAL_TABLESPACE, Layout, SLRU_PAGES_PER_FILE, parse_number,
-    parse_relation_file_name,
-};
-use super::super::state_files::{origins_from_file, without_crc};
 
 /// Pages of one item: 1 MB.
 const PAGES_PER_ITEM: u32 = 128;

@@ -59,8 +59,7 @@ impl Layout {
         }
     }
 
-    /// A directory of a cluster with 16 MB segments, version folder `PG_15_202209061`, timeline 1.
-    #[cfg(test)]
+    /// A directory of a cluster with 16 MB segments, version folder `PG_15_202209061`, timeline 1. For tests.
     pub fn of_tests(root: &Path) -> Layout {
         let facts = pg_quorum_types::ClusterFacts {
             system_identifier: 1,

@@ -19,7 +19,7 @@ pub enum Keep {
     Slots,
     /// The statistics, too: the server was stopped cleanly.
     SlotsAndStatistics,
-    /// All but the WAL: the files are good, see [`super::warm`].
+    /// All but the WAL: the files are good, see the extension's warm start.
     Everything,
     /// As [`Keep::Everything`]: the cluster has just been imported.
     ImportedFiles,

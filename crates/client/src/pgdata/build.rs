@@ -13,17 +13,29 @@ use std::path::{Component, Path, PathBuf};
 
 use pg_quorum_proto::v1::{self, state_item::Item};
 use pg_quorum_types::{BLOCK_SIZE, DatabaseKey, ForkNumber, RelFileNode, RelFork, SlruKind, VolumeId};
+use pg_quorum_wal::ControlFile;
 
 use super::clear::{read_directory, remove_tree};
 use super::failure::{Failure, Result};
 use super::layout::{BLOCKS_PER_FILE, Layout, SLRU_PAGES_PER_FILE};
 use super::state_files::{Origin, origins_to_file, with_crc};
 
+/// Where the files of tablespaces go.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum TablespacePlace {
+    /// Where the cluster has them: in this volume's caches, which may be replaced.
+    AsRecorded(VolumeId),
+    /// In `pg_tblspc` itself, without links.
+    InPlace,
+    /// In a folder of this directory that has the tablespace's number as its name.
+    Below(PathBuf),
+}
+
 /// Takes the items of a compute image in any order.
 #[derive(Debug)]
 pub struct Builder<'a> {
     layout: &'a Layout,
-    volume: VolumeId,
+    place: TablespacePlace,
     /// The directory has its files: items are only counted.
     keeps_files: bool,
     tablespaces: Vec<v1::state_item::Tablespace>,
@@ -40,15 +52,19 @@ pub struct Built {
     pub forks: usize,
     pub databases: usize,
     pub prepared_transactions: usize,
+    /// Forks whose pages are the volume's: not those of unlogged relations, which have been reset, and no init forks,
+    /// which are complete. With their lengths in blocks.
+    pub paged_forks: Vec<(RelFork, u32)>,
     /// `pg_control` as the volume has it. Not written yet.
     pub control_file: Vec<u8>,
 }
 
 impl<'a> Builder<'a> {
-    pub fn new(layout: &'a Layout, volume: VolumeId, keeps_files: bool) -> Builder<'a> {
+    /// `keeps_files`: the directory has the files of relations and of transaction state.
+    pub fn new(layout: &'a Layout, place: TablespacePlace, keeps_files: bool) -> Builder<'a> {
         Builder {
             layout,
-            volume,
+            place,
             keeps_files,
             tablespaces: Vec::new(),
             databases: Vec::new(),
@@ -97,34 +113,47 @@ impl<'a> Builder<'a> {
         let control_file = self.control_file.take().ok_or_else(|| {
             Failure::new("the storage nodes' image of the volume has no pg_control").hint("This is a defect.")
         })?;
-        if self.keeps_files {
-            for location in self.tablespaces.iter().filter_map(location) {
-                mark_location(&location, self.volume)?;
-            }
-        } else {
-            self.make_files()?;
-        }
-        Ok(Built {
-            forks: self.forks.len(),
-            databases: self.databases.len(),
-            prepared_transactions: read_directory(&self.layout.join("pg_twophase"))?.len(),
-            control_file,
-        })
-    }
-
-    fn make_files(&self) -> Result<()> {
-        for tablespace in &self.tablespaces {
-            make_tablespace(self.layout, self.volume, tablespace)?;
-        }
-        for database in &self.databases {
-            make_database(self.layout, database)?;
-        }
         let unlogged: HashSet<RelFileNode> = self
             .forks
             .iter()
             .filter(|(fork, _)| fork.fork == ForkNumber::Init)
             .map(|(fork, _)| fork.rel)
             .collect();
+        if self.keeps_files {
+            self.mark_locations()?;
+        } else {
+            self.make_files(&unlogged)?;
+        }
+        let forks = self.forks.len();
+        let is_paged = |fork: &RelFork| fork.fork != ForkNumber::Init && !unlogged.contains(&fork.rel);
+        Ok(Built {
+            forks,
+            paged_forks: self
+                .forks
+                .into_iter()
+                .filter(|(fork, _)| is_paged(fork))
+                .collect(),
+            databases: self.databases.len(),
+            prepared_transactions: read_directory(&self.layout.join("pg_twophase"))?.len(),
+            control_file,
+        })
+    }
+
+    fn mark_locations(&self) -> Result<()> {
+        let TablespacePlace::AsRecorded(volume) = &self.place else {
+            return Ok(());
+        };
+        let mut locations = self.tablespaces.iter().filter_map(recorded_location);
+        locations.try_for_each(|location| mark_location(&location, *volume))
+    }
+
+    fn make_files(&self, unlogged: &HashSet<RelFileNode>) -> Result<()> {
+        for tablespace in &self.tablespaces {
+            make_tablespace(self.layout, &self.place, tablespace)?;
+        }
+        for database in &self.databases {
+            make_database(self.layout, database)?;
+        }
         for (fork, blocks) in &self.forks {
             if fork.fork == ForkNumber::Init || !unlogged.contains(&fork.rel) {
                 make_fork(self.layout, *fork, *blocks)?;
@@ -134,7 +163,7 @@ impl<'a> Builder<'a> {
             write_pages(self.layout, *fork, *first_block, pages)?;
         }
         for rel in unlogged {
-            reset_unlogged(self.layout, rel)?;
+            reset_unlogged(self.layout, *rel)?;
         }
         let path = self.layout.join("pg_logical/replorigin_checkpoint");
         write_file(&path, &origins_to_file(&self.origins))
@@ -197,8 +226,31 @@ fn write_slru_pages(layout: &Layout, pages: &v1::state_item::SlruPages) -> Resul
     Ok(())
 }
 
+/// Pages of transaction state that a start reads although no record may have made them yet.
+pub fn make_readable(layout: &Layout, control: &ControlFile) -> Result<()> {
+    const XIDS_PER_PAGE: u32 = 8192 * 4;
+    const OFFSETS_PER_PAGE: u32 = 8192 / 4;
+    const MEMBERS_PER_PAGE: u32 = 8192 / 20 * 4;
+    let checkpoint = control.checkpoint();
+    ensure_slru_page(
+        layout,
+        SlruKind::Clog,
+        (checkpoint.next_full_xid & 0xFFFF_FFFF) as u32 / XIDS_PER_PAGE,
+    )?;
+    ensure_slru_page(
+        layout,
+        SlruKind::MultiXactOffset,
+        checkpoint.next_multi / OFFSETS_PER_PAGE,
+    )?;
+    ensure_slru_page(
+        layout,
+        SlruKind::MultiXactMember,
+        checkpoint.next_multi_offset / MEMBERS_PER_PAGE,
+    )
+}
+
 /// Makes sure that an SLRU page can be read: a page that no record has made yet is zeros.
-pub fn ensure_slru_page(layout: &Layout, kind: SlruKind, page: u32) -> Result<()> {
+fn ensure_slru_page(layout: &Layout, kind: SlruKind, page: u32) -> Result<()> {
     let (path, in_file) = layout.slru_file(kind, page);
     let file = open_for_writing(&path)?;
     let wanted = u64::from(in_file + 1) * BLOCK_SIZE as u64;
@@ -219,9 +271,18 @@ fn open_for_writing(path: &Path) -> Result<File> {
 }
 
 /// The folder or link in `pg_tblspc`, and this version's folder in it (`create_tablespace_directories`).
-fn make_tablespace(layout: &Layout, volume: VolumeId, tablespace: &v1::state_item::Tablespace) -> Result<()> {
+fn make_tablespace(
+    layout: &Layout,
+    place: &TablespacePlace,
+    tablespace: &v1::state_item::Tablespace,
+) -> Result<()> {
     let link = layout.join(format!("pg_tblspc/{}", tablespace.spc));
-    if let Some(location) = location(tablespace) {
+    let location = match place {
+        TablespacePlace::InPlace => None,
+        TablespacePlace::Below(directory) => Some(directory.join(tablespace.spc.to_string())),
+        TablespacePlace::AsRecorded(_) => recorded_location(tablespace),
+    };
+    if let Some(location) = location {
         fs::create_dir_all(&location).map_err(|error| {
             Failure::new(format!(
                 "could not create the directory \"{}\" of tablespace {}: {error}",
@@ -230,7 +291,9 @@ fn make_tablespace(layout: &Layout, volume: VolumeId, tablespace: &v1::state_ite
             ))
             .hint("Create it, empty and owned by the user that runs the server, then start again.")
         })?;
-        empty_location(&location, &location.join(layout.version_directory()), volume)?;
+        if let TablespacePlace::AsRecorded(volume) = place {
+            empty_location(&location, &location.join(layout.version_directory()), *volume)?;
+        }
         std::os::unix::fs::symlink(&location, &link).map_err(Failure::file("create link", &link))?;
     } else {
         fs::create_dir_all(&link).map_err(Failure::file("create directory", &link))?;
@@ -240,7 +303,7 @@ fn make_tablespace(layout: &Layout, volume: VolumeId, tablespace: &v1::state_ite
 }
 
 /// Where the tablespace is; `None`: in PGDATA.
-fn location(tablespace: &v1::state_item::Tablespace) -> Option<PathBuf> {
+fn recorded_location(tablespace: &v1::state_item::Tablespace) -> Option<PathBuf> {
     let path = &tablespace.location;
     (!path.is_empty()).then(|| PathBuf::from(OsStr::from_bytes(path)))
 }
@@ -352,7 +415,7 @@ fn reset_unlogged(layout: &Layout, rel: RelFileNode) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::attach::clear::make_directories;
+    use crate::pgdata::make_directories;
 
     fn fork(rel: u32, fork: ForkNumber) -> v1::RelationFork {
         v1::RelationFork {
@@ -379,7 +442,8 @@ mod tests {
         let pgdata = tempfile::tempdir().unwrap();
         let layout = Layout::of_tests(pgdata.path());
         make_directories(&layout).unwrap();
-        let mut builder = Builder::new(&layout, VolumeId::random(), false);
+        let place = TablespacePlace::AsRecorded(VolumeId::random());
+        let mut builder = Builder::new(&layout, place, false);
         builder
             .accept(size(16384, ForkNumber::Main, BLOCKS_PER_FILE + 3))
             .unwrap();
@@ -420,7 +484,8 @@ mod tests {
         let layout = Layout::of_tests(&root.path().join("pgdata"));
         make_directories(&layout).unwrap();
         let location = root.path().join(OsStr::from_bytes(b"sch\xF6n")); // LATIN1
-        let mut builder = Builder::new(&layout, VolumeId::random(), false);
+        let place = TablespacePlace::AsRecorded(VolumeId::random());
+        let mut builder = Builder::new(&layout, place, false);
         builder
             .accept(item(Item::Tablespace(v1::state_item::Tablespace {
                 spc: 16400,

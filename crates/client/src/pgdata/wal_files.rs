@@ -5,11 +5,11 @@
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 
-use pg_quorum_client::{Attachment, Timeouts, read_wal};
 use pg_quorum_types::Lsn;
 
 use super::failure::{Failure, Result};
 use super::layout::Layout;
+use crate::{Attachment, StateError, Timeouts, read_wal};
 
 /// Writes the WAL from the start of the segment that holds `first` up to `end`; the rest of the last segment
 /// is a hole.
@@ -20,7 +20,7 @@ pub async fn rebuild(
     end: Lsn,
     timeouts: Timeouts,
 ) -> Result<()> {
-    let failed = |error: pg_quorum_client::StateError| {
+    let failed = |error: StateError| {
         Failure::new("the storage nodes could not give the WAL that a start needs").detail(error.to_string())
     };
     let (_, start) = layout.wal_file(first);
@@ -31,7 +31,8 @@ pub async fn rebuild(
     Ok(())
 }
 
-fn write(layout: &Layout, mut lsn: Lsn, mut wal: &[u8]) -> Result<()> {
+/// Puts bytes of the log where they belong; the rest of a segment is a hole.
+pub fn write(layout: &Layout, mut lsn: Lsn, mut wal: &[u8]) -> Result<()> {
     while !wal.is_empty() {
         let (path, start) = layout.wal_file(lsn);
         let room = start.0 + layout.wal_segment_bytes() - lsn.0;
