@@ -87,6 +87,7 @@ impl Campaign {
         println!("a new cluster, data checksums: {has_checksums}");
         let settings = Settings::default()
             .with("shared_buffers", "4MB")
+            .with("pg_quorum.cache_size", "8MB")
             .with("max_prepared_transactions", 20)
             .with("autovacuum_naptime", "1s")
             .with("checkpoint_timeout", "30s")
