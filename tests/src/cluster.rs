@@ -4,7 +4,8 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use pg_quorum_deployment::{
-    Account, Binaries, Layout, Node, NodeFlags, Server, Settings, Signal, kill, six_nodes, wait_until_gone,
+    Account, Binaries, Layout, Node, NodeFlags, Server, Settings, ShutdownMode, Signal, kill, six_nodes,
+    wait_until_gone,
 };
 use postgres::Client;
 
@@ -153,6 +154,18 @@ impl Cluster {
     /// The server starts.
     pub fn refused_start(&self) -> String {
         refused_start(&self.server)
+    }
+
+    /// A clean restart, and an empty local page cache: pages are at the nodes only.
+    ///
+    /// # Panics
+    /// The server does not stop or start.
+    pub fn restart_without_cache(&self) {
+        self.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+        self.start_server();
+        let mut client = self.connect();
+        sql::execute(&mut client, "CREATE EXTENSION IF NOT EXISTS pg_quorum");
+        sql::value(&mut client, "SELECT quorum.drop_cache()");
     }
 
     pub fn connect(&self) -> Client {

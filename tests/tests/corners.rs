@@ -407,11 +407,7 @@ fn a_wait_for_a_page_ends_at_the_statement_timeout() {
         "CREATE TABLE t AS SELECT g AS a, repeat('x', 500) AS b FROM generate_series(1, 20000) g",
     );
     drop(client);
-    cluster
-        .server
-        .stop(pg_quorum_deployment::ShutdownMode::Fast)
-        .expect("pg_ctl stop");
-    cluster.start_server();
+    cluster.restart_without_cache();
     let mut client = cluster.connect();
     // Plan and catalogs first, so that it is the table's pages that are missing.
     sql::value(&mut client, "SELECT count(*) FROM (SELECT a FROM t LIMIT 1) s");
@@ -472,10 +468,7 @@ fn a_record_larger_than_what_may_be_unshipped_goes_through() {
     let emit = "SELECT pg_logical_emit_message(true, 'large', repeat('x', 170000000)) > '0/0'";
     assert_eq!(sql::value(&mut client, emit), "t");
     sql::execute(&mut client, "CREATE TABLE t AS SELECT 1 AS a");
-    cluster
-        .server
-        .stop(pg_quorum_deployment::ShutdownMode::Fast)
-        .expect("pg_ctl stop");
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
     cluster.start_server();
     assert_eq!(sql::value(&mut cluster.connect(), "SELECT a FROM t"), "1");
 }
@@ -502,10 +495,7 @@ fn a_logical_slot_is_readable_after_a_restart() {
         sql::value(&mut client, "SELECT pg_switch_wal()");
     }
     drop(client);
-    cluster
-        .server
-        .stop(pg_quorum_deployment::ShutdownMode::Fast)
-        .expect("pg_ctl stop");
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
     cluster.start_server();
     let changes =
         "SELECT count(*) FROM pg_logical_slot_get_changes('s', NULL, NULL) WHERE data LIKE '%INSERT%'";

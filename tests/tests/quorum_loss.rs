@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use pg_quorum_deployment::{Signal, kill};
+use pg_quorum_deployment::{Settings, Signal, kill};
 use pg_quorum_tests::checks::check_everything;
-use pg_quorum_tests::cluster::Cluster;
+use pg_quorum_tests::cluster::{Cluster, Plan};
 use pg_quorum_tests::ledger::Ledger;
 use pg_quorum_tests::{is_full, sql, wait_for};
 use postgres::Client;
@@ -21,12 +21,7 @@ fn two_dead_nodes_fail_no_commit_and_a_third_only_delays_them() {
         &mut cluster.connect(),
         "CREATE TABLE elsewhere AS SELECT g AS a, repeat('x', 500) AS b FROM generate_series(1, 20000) g",
     );
-    // A start empties the caches: the table's pages are at the nodes only.
-    cluster
-        .server
-        .stop(pg_quorum_deployment::ShutdownMode::Fast)
-        .expect("pg_ctl stop");
-    cluster.start_server();
+    cluster.restart_without_cache();
     let mut reader = cluster.connect();
     let load = ledger.start(&cluster.server, 8);
     std::thread::sleep(busy());
@@ -72,6 +67,59 @@ fn two_dead_nodes_fail_no_commit_and_a_third_only_delays_them() {
     );
     cluster.wait_until_caught_up();
     ledger.check(&mut cluster.connect());
+    check_everything(&cluster.server);
+}
+
+/// Pruning writes records, and evicting a dirty page wants them flushed: neither waits for the quorum.
+#[test]
+fn reads_that_prune_and_evict_never_stop_without_a_quorum() {
+    let settings = Settings::default()
+        .with("shared_buffers", "1MB")
+        .with("pg_quorum.cache_size", "4MB")
+        .with("autovacuum", "off");
+    let plan = Plan {
+        settings,
+        ..Plan::default()
+    };
+    let mut cluster = Cluster::start_with("lost-quorum-reads", plan);
+    let mut reader = cluster.connect();
+    sql::execute(
+        &mut reader,
+        "CREATE EXTENSION pg_quorum; CREATE TABLE t (value int); CREATE TABLE p (a int, b text) WITH (fillfactor = 50); \
+         INSERT INTO p SELECT g, repeat('x', 300) FROM generate_series(1, 40000) g; UPDATE p SET b = b || 'y'",
+    );
+    [0, 2, 4].into_iter().for_each(|index| cluster.kill_node(index));
+    let waiting = Waiting::begin(&cluster, &mut reader, 1);
+    let until = Instant::now()
+        + if is_full() {
+            Duration::from_mins(5)
+        } else {
+            Duration::from_secs(10)
+        };
+    let (mut rounds, mut slowest) = (0, Duration::ZERO);
+    while Instant::now() < until || rounds < 3 {
+        let began = Instant::now();
+        let seen = sql::value(&mut reader, "SELECT count(*) || ' ' || sum(length(b)) FROM p");
+        assert_eq!(seen, "40000 12040000");
+        slowest = slowest.max(began.elapsed());
+        rounds += 1;
+    }
+    println!("{rounds} scans without a quorum, the slowest took {slowest:?}");
+    assert!(slowest < Duration::from_secs(60));
+    assert!(!waiting.has_ended(), "a commit was acknowledged without a quorum");
+    let refetched: u64 = sql::value(&mut reader, "SELECT pages_refetched FROM quorum.cache")
+        .parse()
+        .expect("a number");
+    assert!(refetched > 5000, "{refetched} pages were fetched again");
+    let undurable: u64 = sql::value(&mut reader, "SELECT undurable_bytes FROM quorum.volume")
+        .parse()
+        .expect("a number");
+    assert!(undurable > 0, "pruning has written records");
+    [0, 2, 4].into_iter().for_each(|index| cluster.start_node(index));
+    wait_for("the commit goes on", Duration::from_secs(60), || {
+        waiting.has_ended()
+    });
+    assert_eq!(sql::value(&mut reader, "SELECT value FROM t"), "1");
     check_everything(&cluster.server);
 }
 

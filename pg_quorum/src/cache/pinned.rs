@@ -5,8 +5,9 @@
 //!
 //! - a page that is not in the log at all, until it is;
 //! - a sequence's page, always: values handed out inside the logged range are on the page alone;
-//! - command ids other than the first, combo command ids and speculative tokens of heap tuples (redo writes the
-//!   first command id, heapam.c 15.18), until the transactions that were running have ended;
+//! - command ids other than the first, combo command ids and speculative tokens of heap tuples that a running
+//!   transaction has made or deleted (redo writes the first command id, heapam.c 15.18), until the transactions that
+//!   were running have ended;
 //! - a visibility map page, until everything that was running in any backend has ended: bits are cleared in the
 //!   buffer before the record that clears them exists (`heap_update`, heapam.c; `RelationTruncate`, storage.c, which a
 //!   vacuum without a transaction id calls);
@@ -51,6 +52,10 @@ const NORMAL: u32 = 1;
 const TUPLE_HEADER_BYTES: usize = 23;
 /// `HEAP_COMBOCID`.
 const COMBO_CID: u16 = 0x0020;
+/// `HEAP_XMAX_IS_MULTI`: who of its members runs is not on the page.
+const XMAX_IS_MULTI: u16 = 0x1000;
+/// `FirstNormalTransactionId`.
+const FIRST_NORMAL_XID: u32 = 3;
 /// `SpecTokenOffsetNumber`.
 const SPECULATIVE: u16 = 0xFFFE;
 /// `MAXALIGN(sizeof(sequence_magic))`.
@@ -69,8 +74,13 @@ impl Written {
         awaits: None,
     };
 
-    /// Judges `page` of a fork of kind `fork`. Any bytes will do.
-    pub fn judge(fork: ForkNumber, page: &[u8; BLOCK_SIZE]) -> Written {
+    /// Judges `page` of a fork of kind `fork`. Any bytes will do. `oldest_running_xid`, see
+    /// [`super::Ended::oldest_running_xid`], is asked only if a tuple bears something volatile.
+    pub fn judge(
+        fork: ForkNumber,
+        page: &[u8; BLOCK_SIZE],
+        oldest_running_xid: impl FnOnce() -> u64,
+    ) -> Written {
         let origin = if is_sequence(page) {
             Origin::Sequence
         } else if lsn(page) >= FIRST_RECORD_LSN {
@@ -80,7 +90,9 @@ impl Written {
         };
         let awaits = match fork {
             ForkNumber::VisibilityMap => Some(Awaits::Backends),
-            _ if is_heap(page) => has_volatile_tuple(page).then_some(Awaits::Transactions),
+            _ if is_heap(page) => {
+                awaits_transactions(page, oldest_running_xid).then_some(Awaits::Transactions)
+            }
             _ if has_cycle_id(page) => Some(Awaits::Backends),
             _ => None,
         };
@@ -121,19 +133,34 @@ fn has_cycle_id(page: &[u8; BLOCK_SIZE]) -> bool {
     special(page) == BLOCK_SIZE - BTREE_SPECIAL_BYTES && (1..=MAX_CYCLE_ID).contains(&cycle_id)
 }
 
-/// Whether a tuple bears what redo would not give back: `t_cid` other than zero, a combo id, a token.
-fn has_volatile_tuple(page: &[u8; BLOCK_SIZE]) -> bool {
+/// Whether a tuple bears what redo would not give back and a transaction that runs may look at.
+fn awaits_transactions(page: &[u8; BLOCK_SIZE], oldest_running_xid: impl FnOnce() -> u64) -> bool {
+    let mut volatile = volatile_tuples(page).peekable();
+    if volatile.peek().is_none() {
+        return false;
+    }
+    let oldest = oldest_running_xid() as u32;
+    let may_run = |xid: u32| xid >= FIRST_NORMAL_XID && xid.wrapping_sub(oldest) < 1 << 31;
+    volatile.any(|at| {
+        let (xmin, xmax, infomask) = (u32_at(page, at), u32_at(page, at + 4), u16_at(page, at + 20));
+        may_run(xmin) || may_run(xmax) || infomask & XMAX_IS_MULTI != 0
+    })
+}
+
+/// Where the tuples are whose command id is not the first one, or that bear a combo id or a token.
+fn volatile_tuples(page: &[u8; BLOCK_SIZE]) -> impl Iterator<Item = usize> {
     let lower = usize::from(u16_at(page, 12)).min(BLOCK_SIZE);
     let count = lower.saturating_sub(PAGE_HEADER_BYTES) / LINE_POINTER_BYTES;
-    (0..count).any(|number| {
+    (0..count).filter_map(move |number| {
         let line_pointer = u32_at(page, PAGE_HEADER_BYTES + number * LINE_POINTER_BYTES);
         let at = (line_pointer & 0x7FFF) as usize;
         if line_pointer >> 15 & 3 != NORMAL || at + TUPLE_HEADER_BYTES > BLOCK_SIZE {
-            return false;
+            return None;
         }
         let (command_id, posid, infomask) =
             (u32_at(page, at + 8), u16_at(page, at + 16), u16_at(page, at + 20));
-        command_id != 0 || infomask & COMBO_CID != 0 || posid == SPECULATIVE
+        let is_volatile = command_id != 0 || infomask & COMBO_CID != 0 || posid == SPECULATIVE;
+        is_volatile.then_some(at)
     })
 }
 
@@ -142,6 +169,7 @@ mod tests {
     use super::*;
 
     const LOGGED: u64 = 0x1_0200_0000;
+    const XMIN: u32 = 1000;
 
     fn page(lsn: u64, special_bytes: usize) -> [u8; BLOCK_SIZE] {
         let mut page = [0; BLOCK_SIZE];
@@ -158,6 +186,7 @@ mod tests {
         let at = BLOCK_SIZE - 32;
         page[12..14].copy_from_slice(&28u16.to_le_bytes());
         page[24..28].copy_from_slice(&(at as u32 | NORMAL << 15 | 32 << 17).to_le_bytes());
+        page[at..at + 4].copy_from_slice(&XMIN.to_le_bytes());
         page[at + 8..at + 12].copy_from_slice(&command_id.to_le_bytes());
         page[at + 16..at + 18].copy_from_slice(&posid.to_le_bytes());
         page[at + 20..at + 22].copy_from_slice(&infomask.to_le_bytes());
@@ -165,7 +194,7 @@ mod tests {
     }
 
     fn judge(page: &[u8; BLOCK_SIZE]) -> Written {
-        Written::judge(ForkNumber::Main, page)
+        Written::judge(ForkNumber::Main, page, || u64::from(XMIN))
     }
 
     #[test]
@@ -180,8 +209,20 @@ mod tests {
     }
 
     #[test]
+    fn the_command_ids_of_transactions_that_have_ended_await_nothing() {
+        let later = || 1 << 32 | u64::from(XMIN + 1);
+        let awaits = |page: &[u8; BLOCK_SIZE]| Written::judge(ForkNumber::Main, page, later).awaits;
+        let mut page = heap(1, 1, 0);
+        assert_eq!(awaits(&page), None);
+        let at = BLOCK_SIZE - 32;
+        page[at + 4..at + 8].copy_from_slice(&(XMIN + 1).to_le_bytes());
+        assert_eq!(awaits(&page), Some(Awaits::Transactions), "its deleter runs");
+        assert_eq!(awaits(&heap(1, 1, XMAX_IS_MULTI)), Some(Awaits::Transactions));
+    }
+
+    #[test]
     fn a_visibility_map_page_awaits_backends_always() {
-        let written = Written::judge(ForkNumber::VisibilityMap, &page(LOGGED, 0));
+        let written = Written::judge(ForkNumber::VisibilityMap, &page(LOGGED, 0), || 0);
         assert_eq!(written.awaits, Some(Awaits::Backends));
     }
 

@@ -17,7 +17,7 @@ use pgrx::{PgSqlErrorCode, PgTryBuilder};
 
 use super::md15::{BLOCKS_PER_SEGMENT, MdTable, md};
 use super::presence_file::table;
-use super::{cache_files, clock, interrupts, report, sequences, wal};
+use super::{cache_files, clock, interrupts, report, sequences, transactions, wal};
 use crate::cache::{BLOCKS_PER_CHUNK, ChunkKey, Held, Seen, Written, release_at_exit};
 use crate::shared::{self, FetchError};
 
@@ -330,7 +330,7 @@ unsafe extern "C-unwind" fn write(
     };
     // SAFETY: smgr.c passes a buffer of a block's size that stays as it is during the call.
     let page = unsafe { &*buffer.cast::<[u8; BLOCK_SIZE]>() };
-    let written = Written::judge(target.fork.fork, page);
+    let written = Written::judge(target.fork.fork, page, transactions::oldest_running_xid);
     target.write_with_room(block, |held| {
         target.md_write(block, buffer);
         held.put_written(block, written, false, cache_files::running());
@@ -356,7 +356,8 @@ unsafe extern "C-unwind" fn extend(
     };
     mark_jumped_over(target, block);
     // SAFETY: smgr.c passes a buffer of a block's size that stays as it is during the call.
-    let written = Written::judge(target.fork.fork, unsafe { &*buffer.cast::<[u8; BLOCK_SIZE]>() });
+    let page = unsafe { &*buffer.cast::<[u8; BLOCK_SIZE]>() };
+    let written = Written::judge(target.fork.fork, page, transactions::oldest_running_xid);
     target.write_with_room(block, |held| {
         // SAFETY: the arguments that smgr.c passed; no sync is asked for.
         unsafe { guarded(|| (md().extend)(reln, number, block, buffer, true)) };
