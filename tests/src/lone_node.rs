@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bytes::BytesMut;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use pg_quorum_types::{Base, Epoch, History, HistoryEntry, Lsn, SegmentId};
 use pg_quorum_wal::{RawRecord, WalError, WalLayout};
 use storage_service::derived::store::{MemoryStores, StoreSettings};
@@ -57,10 +57,10 @@ impl LoneNode {
     /// Files that cannot be read or written, or are not what they must be.
     pub fn on_wal_files(source: Source<'_>, settings: DerivedSettings) -> Result<LoneNode> {
         let wal = WalFiles::since_stop(source.base, source.pg_wal);
-        let log = Arc::new(WalFileLog(Mutex::new(Reading {
-            unread: wal.records(),
-            records: Vec::new(),
-        })));
+        let log = Arc::new(WalFileLog {
+            unread: Mutex::new(wal.records()),
+            records: RwLock::default(),
+        });
         LoneNode::open(source, wal, settings, log, None)
     }
 
@@ -137,43 +137,46 @@ fn start_of(wal: &WalFiles) -> Result<Lsn> {
     Ok(wal.records().next().context("there is no WAL")??.end)
 }
 
-/// The WAL files as a log: read once, in order.
-struct WalFileLog(Mutex<Reading>);
-
-struct Reading {
-    unread: Records,
+/// The WAL files as a log: read once, in order, by one thread.
+struct WalFileLog {
+    unread: Mutex<Records>,
     /// What was read; a record's position is its number.
-    records: Vec<RawRecord>,
+    records: RwLock<Vec<RawRecord>>,
 }
+
+/// Records that are looked up at once.
+const RECORDS_AT_ONCE: usize = 64;
 
 impl RecordLog for WalFileLog {
     fn read_records(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>> {
-        let mut reading = self.0.lock();
-        let mut at = reading
-            .records
-            .partition_point(|record| record.end <= previous_end);
-        let mut found = Vec::new();
-        let mut bytes = 0;
-        while bytes < max_bytes {
-            if at == reading.records.len() {
-                let Some(Ok(record)) = reading.unread.next() else {
-                    break; // where the server was killed the log ends with an error
-                };
-                reading.records.push(record);
-            }
-            let raw = reading.records[at].clone();
-            bytes += raw.bytes.len();
-            if raw.end > previous_end {
-                let position = LogPosition {
-                    file: 0,
-                    offset: at as u32,
-                    length: raw.bytes.len() as u32,
-                };
-                found.push(StoredRecord { raw, position });
-            }
-            at += 1;
+        let mut unread = self.unread.lock();
+        let mut found: Vec<RawRecord> = Vec::new();
+        let (first, mut bytes) = {
+            let records = self.records.read();
+            let first = records.partition_point(|record| record.end <= previous_end);
+            found.extend_from_slice(&records[first..]);
+            (first, 0)
+        };
+        let known = found.len();
+        // Where the server was killed the log ends with an error.
+        while bytes < max_bytes
+            && let Some(Ok(record)) = unread.next()
+        {
+            bytes += record.bytes.len();
+            found.push(record);
         }
-        Ok(found)
+        self.records.write().extend_from_slice(&found[known..]);
+        let skipped = found.partition_point(|record| record.end <= previous_end);
+        let found = (first..).zip(found).skip(skipped);
+        let stored = |(number, raw): (usize, RawRecord)| StoredRecord {
+            position: LogPosition {
+                file: 0,
+                offset: number as u32,
+                length: raw.bytes.len() as u32,
+            },
+            raw,
+        };
+        Ok(found.map(stored).collect())
     }
 
     fn read_each(
@@ -182,29 +185,28 @@ impl RecordLog for WalFileLog {
         buffer: &mut Vec<u8>,
         take: &mut dyn FnMut(&[u8]) -> bool,
     ) -> io::Result<()> {
-        /// Records that are looked up while nobody else can.
-        const AT_ONCE: usize = 64;
-        let mut found = Vec::with_capacity(AT_ONCE);
+        let mut ends = [0; RECORDS_AT_ONCE];
         loop {
-            found.clear();
             buffer.clear();
+            let mut count = 0;
             {
-                let reading = self.0.lock();
-                while found.len() < AT_ONCE
+                let records = self.records.read();
+                while count < RECORDS_AT_ONCE
                     && let Some(position) = positions.next()
                 {
-                    buffer.extend_from_slice(&reading.records[position.offset as usize].bytes);
-                    found.push(buffer.len());
+                    buffer.extend_from_slice(&records[position.offset as usize].bytes);
+                    ends[count] = buffer.len();
+                    count += 1;
                 }
             }
             let mut from = 0;
-            for end in &found {
+            for end in &ends[..count] {
                 if !take(&buffer[from..*end]) {
                     return Ok(());
                 }
                 from = *end;
             }
-            if found.len() < AT_ONCE {
+            if count < RECORDS_AT_ONCE {
                 return Ok(());
             }
         }

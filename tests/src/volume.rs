@@ -1,12 +1,12 @@
 //! All pages of a cluster in memory, as data files hold them or as redo makes them.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use bytes::Bytes;
 use pg_quorum_types::{BLOCK_SIZE, DatabaseKey, ForkNumber, PageKey, RelFileNode, RelFork, SlruKind};
 use pg_quorum_wal::{MetaChange, Page, PageEffect};
+use rustc_hash::FxHashMap;
 use storage_service::derived::ContentItem;
 
 /// Pages of a file of an SLRU.
@@ -23,8 +23,8 @@ const DEFAULT_TABLESPACE: u32 = 1663;
 /// Forks with their pages, and pages of transaction state.
 #[derive(Default)]
 pub struct Volume {
-    pub forks: BTreeMap<RelFork, Vec<Page>>,
-    pub slru: BTreeMap<(SlruKind, u32), Page>,
+    pub forks: FxHashMap<RelFork, Vec<Page>>,
+    pub slru: FxHashMap<(SlruKind, u32), Page>,
 }
 
 impl Volume {

@@ -11,7 +11,7 @@ use pg_quorum_types::{ClusterFacts, Lsn};
 use crate::WalError;
 use crate::framing::WalLayout;
 use crate::page_header::{self, PageStart};
-use crate::raw_record::RawRecord;
+use crate::raw_record::{RawRecord, record_crc};
 use crate::v15::{RECORD_HEADER_BYTES, WAL_PAGE_BYTES};
 
 /// PostgreSQL 15 cannot read a longer record back (`MaxAllocSize`).
@@ -99,11 +99,49 @@ impl WalSplitter {
     /// # Errors
     /// Bytes that are no valid WAL of this cluster. The error stays: every later call returns it again.
     pub fn next_record(&mut self) -> Result<Option<RawRecord>, WalError> {
+        if let Some(record) = self.whole_record() {
+            return Ok(Some(record));
+        }
         let result = self.advance();
         if let Err(error) = &result {
             self.state = State::Failed(error.clone());
         }
         result
+    }
+
+    /// Nearly every record: on one page, not the first one there, whole with its padding, and right. `None` says
+    /// nothing about the others.
+    fn whole_record(&mut self) -> Option<RawRecord> {
+        let State::Between {
+            is_behind_unfinished: false,
+        } = self.state
+        else {
+            return None;
+        };
+        let in_page = self.at.0 % WAL_PAGE_BYTES;
+        let header = self.input.first_chunk::<RECORD_HEADER_BYTES>()?;
+        let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+        let padded = length.checked_next_multiple_of(8)?;
+        // Both are multiples of eight.
+        let is_on_page = in_page != 0 && padded as u64 <= WAL_PAGE_BYTES - in_page;
+        if !is_on_page || length < RECORD_HEADER_BYTES || self.input.len() < padded {
+            return None;
+        }
+        let start = self.at;
+        let end = self.layout.record_end(start, header).ok()?;
+        let is_valid = end == start + padded as u64
+            && RawRecord::check_header(start, header).is_ok()
+            && self
+                .previous_start
+                .is_some_and(|previous| header[8..16] == previous.0.to_le_bytes())
+            && header[20..24] == record_crc(&self.input[..length]).to_le_bytes();
+        if !is_valid {
+            return None;
+        }
+        let bytes = self.take(length).freeze();
+        self.consume(padded - length);
+        self.previous_start = Some(start);
+        Some(RawRecord { start, end, bytes })
     }
 
     fn advance(&mut self) -> Result<Option<RawRecord>, WalError> {

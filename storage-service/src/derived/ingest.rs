@@ -1,7 +1,8 @@
 //! Follows the log: reads records below the SCL in order and makes their effects visible to reads.
 //!
-//! One thread. It reads and decodes a batch without any lock, then adds it under the state's lock if no
-//! cut came between. The copy of a database is a barrier: everything before it is persisted first.
+//! One thread, and a helper that reads ahead when there is much to catch up with. It reads and decodes a batch
+//! without any lock, then adds it under the state's lock if no cut came between. The copy of a database is a
+//! barrier: everything before it is persisted first.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub fn run(engine: &Arc<Engine>) {
     let mut sizes = SizeCache::default();
     let mut sizes_of_cuts = 0;
     let mut view = engine.view.clone();
+    let mut ahead = None;
     while !engine.is_stopping() {
         let cuts = engine.state.read().cuts;
         if cuts != sizes_of_cuts {
@@ -37,7 +39,7 @@ pub fn run(engine: &Arc<Engine>) {
             sizes_of_cuts = cuts;
         }
         view.mark_unchanged();
-        match ingest_batch(engine, &mut sizes, cuts) {
+        match ingest_batch(engine, &mut sizes, cuts, &mut ahead) {
             Ok(Progress::Went) => engine.clear_failure(Work::Indexing),
             Ok(Progress::NothingNew) => {
                 wait_for_log(engine, &mut view);
@@ -78,27 +80,75 @@ fn gather(engine: &Engine) {
 }
 
 /// One batch: from the last indexed record on, at most to the SCL.
-fn ingest_batch(engine: &Arc<Engine>, sizes: &mut SizeCache, cuts: u64) -> Result<Progress, DerivedError> {
+fn ingest_batch(
+    engine: &Arc<Engine>,
+    sizes: &mut SizeCache,
+    cuts: u64,
+    ahead: &mut Option<ReadAhead>,
+) -> Result<Progress, DerivedError> {
     wait_for_room(engine)?;
     let scl = engine.view.borrow().scl;
     let last = engine.state.read().marks.last().clone();
     if scl <= last.lsn {
         return Ok(Progress::NothingNew);
     }
-    let records = engine
+    let read_before = ahead
+        .take()
+        .filter(|ahead| (ahead.previous_end, ahead.cuts) == (last.lsn, cuts));
+    let records = match read_before {
+        Some(ahead) => ahead.records,
+        None => read(engine, last.lsn)?,
+    };
+    let end = records.last().map_or(last.lsn, |stored| stored.raw.end);
+    // Whoever is that far behind is not in the foreground's way.
+    if scl.0.saturating_sub(end.0) < engine.settings.ingest_batch_bytes as u64 {
+        return index_records(engine, &records, last, scl, sizes, cuts);
+    }
+    let (next, progress) = engine.settings.redo_threads.with_ahead(
+        || read(engine, end),
+        || index_records(engine, &records, last, scl, sizes, cuts),
+    );
+    // What could not be read is tried again, and then said.
+    *ahead = next.and_then(Result::ok).map(|records| ReadAhead {
+        previous_end: end,
+        cuts,
+        records,
+    });
+    progress
+}
+
+/// The records of the next batch, read while one is indexed: void if that ends elsewhere, or the log was cut.
+struct ReadAhead {
+    previous_end: Lsn,
+    cuts: u64,
+    records: Vec<StoredRecord>,
+}
+
+fn read(engine: &Engine, previous_end: Lsn) -> Result<Vec<StoredRecord>, DerivedError> {
+    let read = engine
         .log
-        .read_records(last.lsn, engine.settings.ingest_batch_bytes)
-        .map_err(|error| DerivedError::Log {
-            at: last.lsn,
-            problem: error.to_string(),
-        })?;
+        .read_records(previous_end, engine.settings.ingest_batch_bytes);
+    read.map_err(|error| DerivedError::Log {
+        at: previous_end,
+        problem: error.to_string(),
+    })
+}
+
+fn index_records(
+    engine: &Arc<Engine>,
+    records: &[StoredRecord],
+    last: Mark,
+    scl: Lsn,
+    sizes: &mut SizeCache,
+    cuts: u64,
+) -> Result<Progress, DerivedError> {
     let known = KnownState {
         engine,
         at: last.lsn,
         cuts,
     };
     let mut batch = Batch::after(last);
-    for stored in &records {
+    for stored in records {
         if stored.raw.end > scl {
             break;
         }

@@ -55,6 +55,34 @@ impl RedoThreads {
         taken.ok().map(|_| Place(Arc::clone(&self.free)))
     }
 
+    /// Does `here`, and meanwhile `ahead` on a helper if there is one; otherwise `ahead` is not done.
+    ///
+    /// # Panics
+    /// One of them panicked.
+    pub fn with_ahead<A: Send, H>(
+        &self,
+        ahead: impl FnOnce() -> A + Send,
+        here: impl FnOnce() -> H,
+    ) -> (Option<A>, H) {
+        let Some(place) = self.take_place() else {
+            return (None, here());
+        };
+        std::thread::scope(|scope| {
+            let name = "redo helper".to_owned();
+            let help = || {
+                let _place = place;
+                ahead()
+            };
+            let helper = std::thread::Builder::new().name(name).spawn_scoped(scope, help);
+            let here = here();
+            let ahead = helper.ok().map(|helper| match helper.join() {
+                Ok(ahead) => ahead,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            (ahead, here)
+        })
+    }
+
     /// Does `work` on each item, here and on helpers. They join, and stay from one item to the next, while
     /// `may_help` says so. Each thread has an `S` of its own, which it keeps from one item to the next. Returns the
     /// results in the items' order.
@@ -179,6 +207,16 @@ mod tests {
             Ok::<(), ()>(())
         };
         two.run(&[0, 1], || true, meet).unwrap();
+        assert!(two.take_place().is_some());
+    }
+
+    #[test]
+    fn what_comes_next_is_done_meanwhile_if_there_is_a_helper() {
+        assert_eq!(threads(1).with_ahead(|| 1, || 2), (None, 2));
+        let two = threads(2);
+        let barrier = Barrier::new(2);
+        let outcome = two.with_ahead(|| barrier.wait().is_leader(), || barrier.wait().is_leader());
+        assert!(matches!(outcome, (Some(ahead), here) if ahead != here));
         assert!(two.take_place().is_some());
     }
 

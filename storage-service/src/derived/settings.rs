@@ -43,7 +43,7 @@ impl Default for DerivedSettings {
             index_bytes: 128 << 20,
             round_wal_bytes: 512 << 20,
             idle_before_round: Duration::from_secs(10),
-            ingest_batch_bytes: 256 << 10,
+            ingest_batch_bytes: 1 << 20,
             pages_per_batch: 64,
             rest_factor: 3,
             read_wait: Duration::from_secs(5),

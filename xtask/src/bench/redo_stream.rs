@@ -6,6 +6,7 @@
 
 use anyhow::Result;
 use pg_quorum_deployment::Server;
+use rustix::process::{getpriority_process, setpriority_process};
 use serde::Deserialize;
 
 use super::figure::{Figures, median};
@@ -18,6 +19,10 @@ const CLIENTS: u32 = 8;
 /// Rows of the bulk load.
 const ROWS: u32 = 1_000_000;
 const PAGE_BYTES: f64 = 8192.0;
+/// The node's memory for its index, in MB: what the stock server has as `shared_buffers`.
+const INDEX_MB: &str = "256";
+/// How far a node's background threads step back (`nice`).
+const NICE: i32 = 10;
 
 /// What the driver prints for pages in memory.
 #[derive(Deserialize)]
@@ -37,6 +42,16 @@ struct OfNode {
 }
 
 pub fn run(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
+    // On a busy machine what is compared must have the same right to it.
+    let before = getpriority_process(None)?;
+    setpriority_process(None, NICE)?;
+    let measured = run_all(bench, figures);
+    // Whoever is not root stays where it is, which is no failure.
+    let _ = setpriority_process(None, before);
+    measured
+}
+
+fn run_all(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
     report::detail("pgbench");
     let transactions = |server: &Server| pgbench(server, CLIENTS, bench.options.seconds * 4).map(drop);
     let recording = Recording::make(bench, |_| Ok(()), transactions)?;
@@ -84,9 +99,9 @@ fn measure(bench: &Bench<'_>, recording: &Recording, name: &str, figures: &mut F
         seconds.stock.push(recording.stock_recovery()?);
         let in_memory: InMemory = recording.drive(&["memory"])?;
         seconds.in_memory.push(in_memory.seconds);
-        let of_node: OfNode = recording.drive(&["node", "--cores", "1"])?;
+        let of_node: OfNode = recording.drive(&["node", "--index-mb", INDEX_MB, "--cores", "1"])?;
         seconds.one_core.push(of_node.seconds);
-        let of_node: OfNode = recording.drive(&["node", "--cores", "2"])?;
+        let of_node: OfNode = recording.drive(&["node", "--index-mb", INDEX_MB, "--cores", "2"])?;
         seconds.two_cores.push(of_node.seconds);
         last = Some((in_memory, of_node));
     }

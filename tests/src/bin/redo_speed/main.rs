@@ -29,7 +29,11 @@ enum What {
     /// All of the log, record by record on pages in memory.
     Memory,
     /// All of the log, as a node turns it into page images.
-    Node,
+    Node {
+        /// Memory for the index, in MB: with half of it in use a round begins.
+        #[arg(long, default_value_t = 128)]
+        index_mb: usize,
+    },
     /// Reads of single pages with so many records since their last image.
     Pages {
         #[arg(long, default_value_t = 64)]
@@ -67,7 +71,7 @@ fn main() -> Result<()> {
     keep_to_cores(arguments.cores)?;
     match arguments.what {
         What::Memory => memory::run(&arguments.wal),
-        What::Node => node::run(&arguments.wal, arguments.cores),
+        What::Node { index_mb } => node::run(&arguments.wal, arguments.cores, index_mb << 20),
         What::Pages { records } => pages::run(&arguments.wal, records),
         What::Families => families::run(&arguments.wal),
     }

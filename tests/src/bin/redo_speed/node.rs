@@ -34,8 +34,9 @@ struct Replayed {
     memory_limit: u64,
 }
 
-pub fn run(wal: &Wal, cores: usize) -> Result<()> {
+pub fn run(wal: &Wal, cores: usize, index_bytes: usize) -> Result<()> {
     let settings = DerivedSettings {
+        index_bytes,
         redo_threads: RedoThreads::new(NonZeroUsize::new(cores).context("no cores")?),
         ..DerivedSettings::default()
     };
