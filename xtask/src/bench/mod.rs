@@ -1,12 +1,15 @@
 //! `cargo xtask bench`: figures as ratios, taken alternately in one run, since a machine's own speed drifts.
 
+mod cached;
 mod commit;
 mod figure;
 mod ingest;
+mod pointread;
 mod psql;
 mod recording;
 mod redo_records;
 mod redo_stream;
+mod scan;
 mod setup;
 mod wire;
 
@@ -22,7 +25,8 @@ use crate::{report, setup as machine};
 
 #[derive(Args)]
 pub struct BenchOptions {
-    /// Which benchmarks (all): commit, wire, redo-stream, redo-records, ingest.
+    /// Which benchmarks (all): commit, wire, redo-stream, redo-records, ingest, scan,
+    /// pointread, cached.
     names: Vec<String>,
     /// Also appends the figures to this file.
     #[arg(long)]
@@ -49,12 +53,15 @@ pub struct BenchOptions {
 
 type Benchmark = fn(&Bench<'_>, &mut Figures) -> Result<()>;
 
-const BENCHMARKS: [(&str, Benchmark); 5] = [
+const BENCHMARKS: [(&str, Benchmark); 8] = [
     ("commit", commit::run),
     ("wire", wire::run),
     ("redo-stream", redo_stream::run),
     ("redo-records", redo_records::run),
     ("ingest", ingest::run),
+    ("scan", scan::run),
+    ("pointread", pointread::run),
+    ("cached", cached::run),
 ];
 
 /// Runs the benchmarks.

@@ -51,11 +51,22 @@ pub struct Run {
 
 /// TPC-B, prepared statements.
 pub fn pgbench(server: &Server, clients: u32, seconds: u32) -> Result<Run> {
+    script(server, "tpcb-like", clients, seconds)
+}
+
+/// One lookup by primary key for each transaction, prepared statements.
+pub fn select_only(server: &Server, clients: u32, seconds: u32) -> Result<Run> {
+    script(server, "select-only", clients, seconds)
+}
+
+fn script(server: &Server, builtin: &str, clients: u32, seconds: u32) -> Result<Run> {
     let mut command = Command::new(server.binaries.postgres("pgbench"));
     command
         .args([
             "--no-vacuum",
             "--protocol=prepared",
+            "--builtin",
+            builtin,
             "--client",
             &clients.to_string(),
         ])

@@ -166,6 +166,15 @@ impl<'a> Bench<'a> {
 }
 
 impl Rig {
+    /// Restarts the server, first changing these settings for good.
+    pub fn restart_with(&self, settings: &[(&str, &str)]) -> Result<()> {
+        for (name, value) in settings {
+            super::psql::psql(&self.server, &format!("ALTER SYSTEM SET {name} = '{value}'"))?;
+        }
+        self.server.stop(ShutdownMode::Fast)?;
+        self.server.start()
+    }
+
     /// A copy of the stopped server's files: where a replay of what it writes next begins.
     pub fn copy_of_stopped_server(&self) -> Result<Server> {
         let mut copy = self.server.clone();
