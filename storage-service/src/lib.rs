@@ -5,6 +5,7 @@
 //! * [`log`]: the hot log
 //! * [`derived`]: what the log means: pages and everything else, as of an LSN
 //! * [`services`]: the gRPC face
+//! * [`metrics`]: what it tells Prometheus
 //! * [`disk`]: files, with what tests need to make them fail
 //! * [`ctl`]: the tool, quorumctl
 
@@ -13,6 +14,7 @@ pub mod ctl;
 pub mod derived;
 pub mod disk;
 pub mod log;
+pub mod metrics;
 pub mod node;
 pub mod segment;
 pub mod services;

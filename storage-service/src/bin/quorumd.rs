@@ -11,6 +11,7 @@ use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 use storage_service::derived::RedoThreads;
+use storage_service::metrics::Endpoint;
 use storage_service::node::{Node, NodeConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -53,6 +54,9 @@ struct Flags {
     #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
     host: String,
 
+    /// Where Prometheus gets the process's figures: GET http://HOST:PORT/metrics. Left out, nowhere.
+    #[arg(long, value_name = "HOST:PORT")]
+    metrics: Option<String>,
     /// How long an owner that is silent counts as alive.
     #[arg(long, value_name = "MS")]
     lease_ms: Option<u64>,
@@ -92,6 +96,7 @@ struct ConfigFile {
     az: Option<String>,
     listen: Option<String>,
     data: Option<PathBuf>,
+    metrics: Option<String>,
     lease_ms: Option<u64>,
     log_retention_bytes: Option<u64>,
     redo_threads: Option<NonZeroUsize>,
@@ -122,13 +127,18 @@ fn start_logging(format: LogFormat) {
 }
 
 fn run(flags: &Flags) -> anyhow::Result<()> {
-    let nodes = nodes(flags)?;
+    let file = match &flags.config {
+        Some(path) => read_config(path)?,
+        None => ConfigFile::default(),
+    };
+    let nodes = nodes(flags, &file)?;
+    let metrics = flags.metrics.as_ref().or(file.metrics.as_ref());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(worker_threads())
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    runtime.block_on(serve(flags, nodes))
+    runtime.block_on(serve(flags, nodes, metrics.map(String::as_str)))
 }
 
 /// Two even on one core: a task that blocks for a moment must not hold up the others.
@@ -136,7 +146,7 @@ fn worker_threads() -> usize {
     std::thread::available_parallelism().map_or(2, |cores| cores.get().max(2))
 }
 
-async fn serve(flags: &Flags, configs: Vec<NodeConfig>) -> anyhow::Result<()> {
+async fn serve(flags: &Flags, configs: Vec<NodeConfig>, metrics: Option<&str>) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut nodes = Vec::new();
@@ -154,6 +164,16 @@ async fn serve(flags: &Flags, configs: Vec<NodeConfig>) -> anyhow::Result<()> {
                 .with_context(|| format!("writing {}", path.display()))?;
         }
     }
+    let _endpoint = match metrics {
+        Some(address) => match tell(address, &nodes).await {
+            Ok(endpoint) => Some(endpoint),
+            Err(error) => {
+                stop(nodes).await;
+                return Err(error);
+            }
+        },
+        None => None,
+    };
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
@@ -163,15 +183,21 @@ async fn serve(flags: &Flags, configs: Vec<NodeConfig>) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// The endpoint for Prometheus.
+async fn tell(address: &str, nodes: &[Node]) -> anyhow::Result<Endpoint> {
+    let observed = nodes.iter().map(Node::observed).collect();
+    let endpoint = Endpoint::start(address, observed)
+        .await
+        .with_context(|| format!("listening on {address} for Prometheus"))?;
+    tracing::info!("figures for Prometheus at http://{}/metrics", endpoint.address());
+    Ok(endpoint)
+}
+
 async fn stop(nodes: Vec<Node>) {
     futures::future::join_all(nodes.into_iter().map(Node::stop)).await;
 }
 
-fn nodes(flags: &Flags) -> anyhow::Result<Vec<NodeConfig>> {
-    let file = match &flags.config {
-        Some(path) => read_config(path)?,
-        None => ConfigFile::default(),
-    };
+fn nodes(flags: &Flags, file: &ConfigFile) -> anyhow::Result<Vec<NodeConfig>> {
     let mut nodes = match &flags.dir {
         Some(dir) if flags.embedded => {
             if flags.port_base > u16::MAX - 5 {
@@ -179,7 +205,7 @@ fn nodes(flags: &Flags) -> anyhow::Result<Vec<NodeConfig>> {
             }
             NodeConfig::embedded(dir, &flags.host, flags.port_base)
         }
-        _ => vec![single(flags, &file)?],
+        _ => vec![single(flags, file)?],
     };
     let redo_threads = flags.redo_threads.or(file.redo_threads);
     let redo_threads = redo_threads.map(RedoThreads::new);

@@ -11,7 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -23,6 +23,7 @@ use super::read::Hints;
 use super::recover::{self, LogError, LogFile, PLACE_DISTANCE_BYTES, Place, Recovered, Scan, file_path};
 use crate::abort::AbortOnPanic;
 use crate::disk::{Disk, is_no_space};
+use crate::metrics::Latency;
 
 /// Bytes that may wait for the disk before connections have to.
 const MAX_QUEUED_BYTES: usize = 32 << 20;
@@ -113,6 +114,8 @@ pub struct LogCounters {
     pub syncs: AtomicU64,
     pub records: AtomicU64,
     pub bytes: AtomicU64,
+    /// Write and sync of each group.
+    pub sync_time: Latency,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -523,11 +526,13 @@ impl HotLog {
             frame.write_to(buffer);
         }
         let allocated = self.allocate_ahead(&tail, buffer.len() as u64);
+        let started = Instant::now();
         tail.file.write_at(buffer, tail.bytes)?;
         if !self.settings.sync_delay.is_zero() {
             std::thread::sleep(self.settings.sync_delay);
         }
         tail.file.sync()?;
+        self.counters.sync_time.record(started.elapsed());
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.counters
             .bytes

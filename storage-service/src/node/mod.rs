@@ -11,7 +11,7 @@ mod mend;
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ pub use data_dir::{DataDirError, DataDirLock};
 use crate::derived::{Derived, DerivedError};
 use crate::disk::{Disk, LossyDisk, QuotaDisk, RealDisk};
 use crate::log::LogView;
+use crate::metrics::{ObservedNode, PageRequests};
 use crate::segment::catch_up::MAX_MESSAGE_BYTES;
 use crate::segment::{DerivedState, Segment, SegmentError, SegmentSettings};
 use crate::services::{
@@ -74,6 +75,8 @@ pub struct Node {
     address: SocketAddr,
     segment: Arc<Segment>,
     derived: Arc<Derived>,
+    page_requests: Arc<PageRequests>,
+    data: PathBuf,
     tasks: Vec<JoinHandle<()>>,
     server: JoinHandle<()>,
     stop_server: Option<oneshot::Sender<()>>,
@@ -145,11 +148,13 @@ impl Node {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
 
+        let page_requests = Arc::default();
         let (stop_server, stopped) = oneshot::channel();
         let server = tokio::spawn(serve(
             listener,
             Arc::clone(&segment),
             Arc::clone(&derived),
+            Arc::clone(&page_requests),
             stopped,
         ));
         let tasks = vec![
@@ -163,6 +168,8 @@ impl Node {
             address,
             segment,
             derived,
+            page_requests,
+            data: config.data,
             tasks,
             server,
             stop_server: Some(stop_server),
@@ -176,6 +183,16 @@ impl Node {
 
     pub fn segment(&self) -> &Arc<Segment> {
         &self.segment
+    }
+
+    /// What its figures are read from.
+    pub fn observed(&self) -> ObservedNode {
+        ObservedNode {
+            segment: Arc::clone(&self.segment),
+            derived: Arc::clone(&self.derived),
+            page_requests: Arc::clone(&self.page_requests),
+            data: self.data.clone(),
+        }
     }
 
     /// Ends in order: no more requests, then the log is flushed and what it holds is recorded.
@@ -252,6 +269,7 @@ async fn serve(
     listener: TcpListener,
     segment: Arc<Segment>,
     derived: Arc<Derived>,
+    page_requests: Arc<PageRequests>,
     stopped: oneshot::Receiver<()>,
 ) {
     let gate: Arc<dyn ReadGate> = segment.clone();
@@ -278,6 +296,7 @@ async fn serve(
         .add_service(v1::pages_server::PagesServer::new(PagesService::new(
             Arc::clone(&gate),
             Arc::clone(&derived),
+            page_requests,
         )))
         .add_service(v1::state_server::StateServer::new(StateService::new(
             Arc::clone(&gate),

@@ -10,7 +10,7 @@ use pg_quorum_proto::v1::peer_client::PeerClient;
 use pg_quorum_proto::v1::{LogChunk, PeerState, PullLogRequest};
 use pg_quorum_quorum::catch_up::{PeerReport, PullRange};
 use pg_quorum_quorum::{Refused, RequestContext};
-use pg_quorum_types::{Lsn, SegmentId, SegmentMember};
+use pg_quorum_types::{Lsn, NodeName, SegmentId, SegmentMember};
 use tonic::transport::{Channel, Endpoint};
 
 use super::Segment;
@@ -87,6 +87,17 @@ impl Segment {
         let mut peers = self.peers.lock();
         peers.retain(|(peer, _)| *peer != sender);
         peers.push((sender, report));
+    }
+
+    /// What each peer said last of its SCL.
+    pub fn peers(&self) -> Vec<(NodeName, Lsn)> {
+        let members = self.membership().map_or_else(Vec::new, |it| it.members);
+        let peers = self.peers.lock();
+        let told = peers.iter().filter_map(|(peer, report)| {
+            let member = members.iter().find(|member| member.segment == *peer)?;
+            Some((member.node.clone(), report.scl))
+        });
+        told.collect()
     }
 
     /// What to tell a peer about this segment; `None` without a volume.

@@ -1,6 +1,8 @@
 //! `Pages`: pages and sizes of relations at an LSN.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use bytes::Bytes;
 use pg_quorum_proto::v1;
@@ -14,6 +16,7 @@ use tonic::{Request, Response, Status};
 use super::hold;
 use super::read_gate::{Admission, EpochRule, NoAnswer, ReadGate, blocking};
 use crate::derived::{Derived, ReadPage};
+use crate::metrics::PageRequests;
 
 /// Pages in one request.
 const MAX_BLOCKS: usize = 4096;
@@ -22,11 +25,16 @@ const MAX_BLOCKS: usize = 4096;
 pub struct PagesService {
     gate: Arc<dyn ReadGate>,
     derived: Arc<Derived>,
+    requests: Arc<PageRequests>,
 }
 
 impl PagesService {
-    pub fn new(gate: Arc<dyn ReadGate>, derived: Arc<Derived>) -> PagesService {
-        PagesService { gate, derived }
+    pub fn new(gate: Arc<dyn ReadGate>, derived: Arc<Derived>, requests: Arc<PageRequests>) -> PagesService {
+        PagesService {
+            gate,
+            derived,
+            requests,
+        }
     }
 
     async fn pages(&self, request: v1::GetPagesRequest) -> Result<v1::GetPagesReply, NoAnswer> {
@@ -114,12 +122,19 @@ impl Pages for PagesService {
         &self,
         request: Request<v1::GetPagesRequest>,
     ) -> Result<Response<v1::GetPagesReply>, Status> {
+        let started = Instant::now();
         match self.pages(request.into_inner()).await {
-            Ok(reply) => Ok(Response::new(reply)),
-            Err(NoAnswer::Refused(refused)) => Ok(Response::new(v1::GetPagesReply {
-                refused: Some(refused.into()),
-                ..Default::default()
-            })),
+            Ok(reply) => {
+                self.requests.answered.record(started.elapsed());
+                Ok(Response::new(reply))
+            }
+            Err(NoAnswer::Refused(refused)) => {
+                self.requests.refused.fetch_add(1, Ordering::Relaxed);
+                Ok(Response::new(v1::GetPagesReply {
+                    refused: Some(refused.into()),
+                    ..Default::default()
+                }))
+            }
             Err(NoAnswer::Failed(status)) => Err(status),
         }
     }
