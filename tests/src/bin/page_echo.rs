@@ -42,6 +42,8 @@ struct Echo(Bytes);
 
 #[tonic::async_trait]
 impl Pages for Echo {
+    type HoldReadPointStream = tonic::codegen::BoxStream<v1::HeldReadPoint>;
+
     async fn get_pages(
         &self,
         _request: Request<v1::GetPagesRequest>,
@@ -60,6 +62,13 @@ impl Pages for Echo {
         &self,
         _request: Request<v1::GetRelationSizeRequest>,
     ) -> Result<Response<v1::GetRelationSizeReply>, Status> {
+        Err(Status::unimplemented("pages only"))
+    }
+
+    async fn hold_read_point(
+        &self,
+        _request: Request<v1::HoldReadPointRequest>,
+    ) -> Result<Response<Self::HoldReadPointStream>, Status> {
         Err(Status::unimplemented("pages only"))
     }
 }
