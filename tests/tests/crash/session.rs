@@ -12,8 +12,9 @@ const TOLERATED: [&str; 4] = ["40P01", "55P03", "55006", "57014"];
 const TOLERATED_MESSAGES: [&str; 4] = [
     "tuple concurrently updated",
     "tuple concurrently deleted",
-    // A copy or a move of a database that a crash interrupts leaves files that nothing refers to, as with stock
-    // PostgreSQL (`movedb` in dbcommands.c, 15.18); its tablespace cannot be dropped, nor the database moved there.
+    // A move of a database that a crash interrupts leaves files that nothing refers to with stock PostgreSQL, too
+    // (`movedb` in dbcommands.c, 15.18); its tablespace cannot be dropped, nor the database moved there. Not told
+    // apart from files that an attach has brought back.
     "tablespace \"transient\" is not empty",
     "some relations of database",
 ];
