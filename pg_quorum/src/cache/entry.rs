@@ -51,6 +51,8 @@ const _: () = assert!(BLOCKS_PER_CHUNK == 128);
 
 /// A chunk that is touched that long after it was touched before is in use, not only passed by a scan.
 const USED_AGAIN_AFTER: u32 = Tick::PER_SECOND;
+/// A chunk of which nothing could be dropped is not looked at for that long.
+const STUCK_FOR: u32 = 2;
 /// Not touched since it was dropped.
 const ABSENT: u32 = 0;
 /// Touched when it came.
@@ -236,12 +238,12 @@ impl ChunkEntry {
     }
 
     pub(super) fn is_stuck(&self, now: Tick) -> bool {
-        Tick(self.stuck_until.load(Ordering::Relaxed)).since(now) <= Tick::PER_SECOND
+        Tick(self.stuck_until.load(Ordering::Relaxed)).since(now) <= STUCK_FOR
     }
 
     pub(super) fn set_stuck(&self, now: Tick) {
         self.stuck_until
-            .store(now.0.wrapping_add(Tick::PER_SECOND), Ordering::Relaxed);
+            .store(now.0.wrapping_add(STUCK_FOR), Ordering::Relaxed);
     }
 
     /// Joins as the only holder, if there is none.

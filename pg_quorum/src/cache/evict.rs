@@ -14,14 +14,19 @@ use super::{BLOCKS_PER_CHUNK, ChunkKey};
 const SAMPLE: usize = 8;
 /// Entries that are looked at for a sample.
 const LOOK_AT_MOST: u32 = 4096;
+/// Chunks that one caller drops at most: it has something else to do.
+const CHUNKS_AT_ONCE: u32 = 16;
 /// A hot chunk's age counts as this part of it.
 const HOT_AGE_DIVISOR: u32 = 4;
 
-/// Drops chunks until the table holds no more than `limit` pages, or nothing is found any more that may be dropped:
-/// then nobody tries again for a second. How many pages were dropped.
+/// Drops chunks, a few at a time, until the table holds no more than `limit` pages. If nothing is found that may be
+/// dropped, nobody tries again for a second, or until the cache has grown by a chunk. How many pages were dropped.
 pub fn make_room(table: ChunkTable, limit: u64, around: &impl Surroundings) -> u64 {
     let mut dropped = 0;
-    while table.cached_pages() > limit {
+    for _ in 0..CHUNKS_AT_ONCE {
+        if table.cached_pages() <= limit {
+            break;
+        }
         let now = around.now();
         if table.is_room_making_futile(now) {
             break;
@@ -278,6 +283,17 @@ mod tests {
         let seen = table.hold(ChunkKey::of(fork(1), 4)).unwrap().leave();
         drop_all(table, &server, |_| true);
         assert!(table.hold_for_install(seen).is_none());
+    }
+
+    #[test]
+    fn what_makes_the_cache_grow_looks_again_although_there_was_nothing_to_drop() {
+        let (table, server) = (table(16, 100), server());
+        write(table, 1, 0, Written::ZEROS, 1);
+        assert_eq!(make_room(table, 0, &server), 0);
+        for block in 0..BLOCKS_PER_CHUNK {
+            write(table, 2, block, LOGGED, 1);
+        }
+        assert_eq!(make_room(table, 0, &server), u64::from(BLOCKS_PER_CHUNK));
     }
 
     #[test]

@@ -33,8 +33,10 @@ pub struct Header {
     pub(super) cached: AtomicU64,
     /// Where eviction has looked last.
     hand: AtomicU32,
-    /// Nothing can be dropped before this time.
+    /// Nothing can be dropped before this time, or before the cache has grown.
     futile_until: AtomicU32,
+    /// Blocks that were present then.
+    futile_at: AtomicU64,
     /// [`LAYOUT`], in a table that was used.
     layout: AtomicU64,
 }
@@ -337,12 +339,16 @@ impl ChunkTable {
 
     pub(super) fn is_room_making_futile(&self, now: Tick) -> bool {
         let until = Tick(self.parts.header.futile_until.load(Ordering::Relaxed));
-        until.since(now) <= Tick::PER_SECOND
+        let has_grown = self.cached_pages()
+            >= self.parts.header.futile_at.load(Ordering::Relaxed) + u64::from(BLOCKS_PER_CHUNK);
+        until.since(now) <= Tick::PER_SECOND && !has_grown
     }
 
     pub(super) fn set_room_making_futile(&self, now: Tick) {
         let until = now.0.wrapping_add(Tick::PER_SECOND);
         self.parts.header.futile_until.store(until, Ordering::Relaxed);
+        let cached = self.cached_pages();
+        self.parts.header.futile_at.store(cached, Ordering::Relaxed);
     }
 
     /// An exclusive hold on `key`'s chunk, whose entry is `index`, unless somebody else has a hold.

@@ -208,6 +208,8 @@ impl Worker {
             cache_files::measure_disk(&server::data_directory());
         }
         self.backends_rounds.look(self.state);
+        // The limit may have become lower, and what had to stay may be free.
+        cache_files::make_room();
         let heard = self.appender.quorum_heard_at();
         self.quorum_watch
             .look(self.state, || self.appender.stats(), heard, now);
