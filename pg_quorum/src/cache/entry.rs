@@ -298,12 +298,14 @@ impl ChunkEntry {
         self.dropped_blocks.load(Ordering::Relaxed)
     }
 
-    /// After a clean stop: nobody holds the entry, nothing that a block awaited is there any more.
+    /// After a clean stop: nobody holds the entry, nothing that a block awaited is there any more, and what was dropped
+    /// is older than the attach.
     pub(super) fn begin_anew(&self) {
         self.state.fetch_and(!(HOLDERS | EXCLUSIVE), Ordering::AcqRel);
         keep_only(&self.awaiting, 0);
         self.awaited_xid.store(0, Ordering::Relaxed);
         self.awaited_round.store(0, Ordering::Relaxed);
+        self.dropped_at.store(0, Ordering::Relaxed);
         self.set_ahead_of_log(false);
     }
 
