@@ -144,6 +144,7 @@ fn redo_that_is_wrong_on_purpose_is_noticed() {
     run.assert_found_in_the_end(WrongRedo::PruneXid, false);
     run.assert_found_in_the_end(WrongRedo::VisibilityMapBit, false);
     run.assert_found_in_the_end(WrongRedo::BtreeCycleId, false);
+    run.assert_found_in_the_end(WrongRedo::GistNsn, false);
     run.assert_found_at_the_record(WrongRedo::SpecialSpace);
     // A mask that hides too much does not hide a mistake for good.
     run.assert_found_in_the_end(WrongRedo::SpecialSpace, true);

@@ -45,6 +45,12 @@ pub fn settings() -> Settings {
 pub fn run_quick(servers: &Servers) {
     servers.script(&HEAP);
     servers.script(&BTREE);
+    servers.begin_step("GiST splits");
+    servers.psql(
+        "CREATE TABLE corners (at point) WITH (autovacuum_enabled = off);
+         CREATE INDEX corners_at ON corners USING gist (at);
+         INSERT INTO corners SELECT point(i * 37 % 101, i * 53 % 103) FROM generate_series(1, 2000) i;",
+    );
     servers.stop();
 }
 

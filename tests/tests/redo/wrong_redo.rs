@@ -18,6 +18,8 @@ const MAP: Range<usize> = 24..BLOCK_SIZE;
 /// `BTPageOpaqueData` ends the page: prev u32 | next u32 | level u32 | flags u16 | cycle id u16.
 const BTREE_LEVEL: Range<usize> = BLOCK_SIZE - 8..BLOCK_SIZE - 4;
 const BTREE_CYCLE_ID: Range<usize> = BLOCK_SIZE - 2..BLOCK_SIZE;
+/// `GISTPageOpaqueData` ends the page, and begins with the NSN: high half u32 | low half u32.
+const GIST_NSN: Range<usize> = BLOCK_SIZE - 16..BLOCK_SIZE - 8;
 const TUPLE_BIT: u8 = 0x10;
 
 /// A mistake that redo makes each time.
@@ -35,6 +37,8 @@ pub enum WrongRedo {
     SpecialSpace,
     /// A split leaves a vacuum's cycle number behind; the mask hides it.
     BtreeCycleId,
+    /// A split leaves wrong NSNs in its parts; the mask hides them. Later records set those of all parts but the last.
+    GistNsn,
 }
 
 impl WrongRedo {
@@ -54,6 +58,7 @@ impl WrongRedo {
             }
             WrongRedo::SpecialSpace => kind == (Rmgr::Btree, "INSERT_LEAF"),
             WrongRedo::BtreeCycleId => matches!(kind, (Rmgr::Btree, "SPLIT_L" | "SPLIT_R")),
+            WrongRedo::GistNsn => kind == (Rmgr::Gist, "PAGE_SPLIT"),
         };
         if !is_meant {
             return false;
@@ -77,6 +82,7 @@ impl WrongRedo {
             }
             WrongRedo::SpecialSpace => page[BTREE_LEVEL.start] = 7,
             WrongRedo::BtreeCycleId => page[BTREE_CYCLE_ID.start] = 7,
+            WrongRedo::GistNsn => page[GIST_NSN.start] ^= 0x10,
         }
         true
     }
@@ -93,6 +99,7 @@ impl WrongRedo {
             WrongRedo::VisibilityMapBit => MAP,
             WrongRedo::SpecialSpace => BTREE_LEVEL,
             WrongRedo::BtreeCycleId => BTREE_CYCLE_ID,
+            WrongRedo::GistNsn => GIST_NSN,
         };
         field.contains(&offset)
     }
