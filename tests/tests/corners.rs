@@ -411,12 +411,22 @@ fn a_wait_for_a_page_ends_at_the_statement_timeout() {
     let mut client = cluster.connect();
     // Plan and catalogs first, so that it is the table's pages that are missing.
     sql::value(&mut client, "SELECT count(*) FROM (SELECT a FROM t LIMIT 1) s");
-    sql::execute(&mut client, "SET statement_timeout = '1s'");
+    sql::execute(&mut client, "SET statement_timeout = '3s'");
+    let pid = sql::value(&mut client, "SELECT pg_backend_pid()");
+    let mut observer = cluster.connect();
+    let shown =
+        format!("SELECT concat(wait_event_type, '/', wait_event) FROM pg_stat_activity WHERE pid = {pid}");
+    sql::value(&mut observer, &shown); // its catalogs
     (0..6).for_each(|index| cluster.pause_node(index));
     let began = Instant::now();
-    let error = client
-        .batch_execute("SELECT sum(a) FROM t")
-        .expect_err("no node answers");
+    let reader = std::thread::spawn(move || {
+        let outcome = client.batch_execute("SELECT sum(a) FROM t");
+        (client, outcome.expect_err("no node answers"))
+    });
+    wait_for("the wait to be shown", Duration::from_secs(3), || {
+        sql::value(&mut observer, &shown) == "IO/DataFileRead"
+    });
+    let (mut client, error) = reader.join().expect("the reader");
     let waited = began.elapsed();
     (0..6).for_each(|index| cluster.resume_node(index));
     assert_eq!(
@@ -425,8 +435,23 @@ fn a_wait_for_a_page_ends_at_the_statement_timeout() {
         "{error}"
     );
     assert!(waited < Duration::from_secs(10), "cancelled after {waited:?}");
+    assert_eq!(sql::value(&mut observer, &shown), "Client/ClientRead");
     sql::execute(&mut client, "RESET statement_timeout");
+    assert_every_page_is_counted_once(&mut client);
     assert_eq!(sql::value(&mut client, "SELECT sum(a) FROM t"), "200010000");
+}
+
+/// `EXPLAIN (ANALYZE, BUFFERS)` of a scan: a page that comes from storage is one that was read, whatever came with it.
+fn assert_every_page_is_counted_once(client: &mut postgres::Client) {
+    let explain = "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT sum(a) FROM t";
+    let explained: serde_json::Value = serde_json::from_str(&sql::value(client, explain)).expect("JSON");
+    let count = |name: &str| explained[0]["Plan"][name].as_u64().expect("a number");
+    let pages = sql::value(client, "SELECT pg_relation_size('t') / 8192");
+    assert!(count("Shared Read Blocks") > 0);
+    assert_eq!(
+        (count("Shared Hit Blocks") + count("Shared Read Blocks")).to_string(),
+        pages
+    );
 }
 
 /// The window in which no cancel ends a session's wait opens with COMMIT PREPARED; the command fails inside of a

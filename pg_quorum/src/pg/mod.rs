@@ -26,6 +26,7 @@ mod smgr;
 pub mod syncrep;
 pub mod transactions;
 mod utility;
+pub mod wait_event;
 pub mod wal;
 mod wal_files;
 pub mod worker;

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use pg_quorum_types::Lsn;
 
+use crate::pg::wait_event::WaitEvent;
 use crate::pg::{futex, server, shmem};
 
 pub use counters::{Counters, Histogram, add};
@@ -113,6 +114,7 @@ impl SharedState {
         interrupted: &dyn Fn() -> bool,
     ) -> VdlWait {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        let _waiting = WaitEvent::SyncRep.begin();
         self.vdl_waiters.fetch_add(1, Ordering::SeqCst);
         let outcome = loop {
             let generation = self.vdl_generation.load(Ordering::SeqCst);

@@ -24,6 +24,7 @@ use super::counters::add;
 use super::text::SharedText;
 use super::wake::page_wakeup;
 use super::{INTERRUPT_POLL, SharedState, state};
+use crate::pg::wait_event::WaitEvent;
 use crate::pg::{futex, server};
 
 /// Blocks of one request; a longer one is split.
@@ -131,6 +132,7 @@ pub fn fetch_pages(
     assert_eq!(blocks.len(), out.len());
     let shared = state();
     let started = Instant::now();
+    let _waiting = WaitEvent::DataFileRead.begin();
     for (blocks, out) in blocks
         .chunks(MAX_BLOCKS_PER_REQUEST)
         .zip(out.chunks_mut(MAX_BLOCKS_PER_REQUEST))
