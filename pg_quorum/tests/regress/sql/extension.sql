@@ -44,5 +44,15 @@ SET ROLE regress_quorum_monitor;
 SELECT count(*) FROM quorum.segments;
 SELECT count(*) FROM quorum.stat;
 RESET ROLE;
+-- Every object, those of later versions too: nobody but a superuser has what is not listed here.
+SELECT p.proname AS function, has_function_privilege('regress_quorum_nobody', p.oid, 'EXECUTE') AS nobody,
+       has_function_privilege('regress_quorum_monitor', p.oid, 'EXECUTE') AS monitor
+  FROM pg_proc p WHERE p.pronamespace = 'quorum'::regnamespace ORDER BY p.proname COLLATE "C";
+SELECT c.relname AS view, has_table_privilege('regress_quorum_nobody', c.oid, 'SELECT') AS nobody,
+       has_table_privilege('regress_quorum_monitor', c.oid, 'SELECT') AS monitor,
+       has_table_privilege('regress_quorum_monitor', c.oid, 'INSERT, UPDATE, DELETE, TRUNCATE') AS monitor_changes
+  FROM pg_class c WHERE c.relnamespace = 'quorum'::regnamespace AND c.relkind = 'v' ORDER BY c.relname COLLATE "C";
+SELECT has_schema_privilege('regress_quorum_nobody', 'quorum', 'CREATE') AS nobody_creates,
+       has_schema_privilege('regress_quorum_monitor', 'quorum', 'CREATE') AS monitor_creates;
 DROP ROLE regress_quorum_nobody, regress_quorum_monitor;
 DROP TABLE durable;
