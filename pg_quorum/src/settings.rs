@@ -4,8 +4,10 @@
 //! (so a reload does not change it), or refused with a hint when somebody has asked for the contrary.
 
 use std::ffi::CString;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use pg_quorum_tls::{TlsError, TlsFiles};
 use pg_quorum_types::{BLOCK_SIZE, VolumeId};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys;
@@ -16,6 +18,9 @@ use crate::pg::report;
 
 static NODES: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static VOLUME: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static TLS_CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static TLS_CERT_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static TLS_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static SHUTDOWN_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(30);
 static ATTACH_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_UNSHIPPED_MB: GucSetting<i32> = GucSetting::<i32>::new(256);
@@ -79,6 +84,30 @@ pub fn define() {
         GucContext::Postmaster,
         GucFlags::default(),
     );
+    GucRegistry::define_string_guc(
+        c"pg_quorum.tls_ca_file",
+        c"Certificates of the authority that issues the storage nodes' ones.",
+        c"PEM. Empty, with tls_cert_file and tls_key_file: connections to the nodes are in the clear.",
+        &TLS_CA_FILE,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"pg_quorum.tls_cert_file",
+        c"This server's certificate for the storage nodes.",
+        c"PEM. A file that is replaced is used for new connections.",
+        &TLS_CERT_FILE,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"pg_quorum.tls_key_file",
+        c"The key of the certificate in pg_quorum.tls_cert_file.",
+        c"PEM.",
+        &TLS_KEY_FILE,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
     GucRegistry::define_int_guc(
         c"pg_quorum.shutdown_timeout",
         c"How long a shutdown waits for a quorum that is away.",
@@ -136,6 +165,15 @@ pub fn volume() -> Option<VolumeId> {
     text(&VOLUME).trim().parse().ok().map(VolumeId)
 }
 
+/// The files for TLS to the nodes; `None`: in the clear.
+///
+/// # Errors
+/// Only some of the three settings are there.
+pub fn tls_files() -> Result<Option<TlsFiles>, TlsError> {
+    let file = |setting| Some(PathBuf::from(text(setting))).filter(|path| !path.as_os_str().is_empty());
+    TlsFiles::from_settings(file(&TLS_CA_FILE), file(&TLS_CERT_FILE), file(&TLS_KEY_FILE))
+}
+
 pub fn shutdown_timeout() -> Duration {
     Duration::from_secs(u64::try_from(SHUTDOWN_TIMEOUT_S.get()).unwrap_or(0))
 }
@@ -174,6 +212,12 @@ pub fn hold() {
         refuse(
             format!("pg_quorum.volume is not a UUID: \"{setting}\""),
             "\"quorumctl volume show\" prints it.",
+        );
+    }
+    if let Err(error) = tls_files() {
+        refuse(
+            format!("the settings of pg_quorum for TLS are incomplete: {error}"),
+            "Set pg_quorum.tls_ca_file, pg_quorum.tls_cert_file and pg_quorum.tls_key_file, or none of them.",
         );
     }
     if config::get_number("server_version_num") < OLDEST_SERVER {

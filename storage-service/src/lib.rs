@@ -16,5 +16,6 @@ pub mod disk;
 pub mod log;
 pub mod metrics;
 pub mod node;
+pub mod pki;
 pub mod segment;
 pub mod services;

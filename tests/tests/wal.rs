@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pg_quorum_client::{Attachment, Timeouts, pgdata, read_wal};
+use pg_quorum_client::{Attachment, Transport, pgdata, read_wal};
 use pg_quorum_deployment::ShutdownMode;
 use pg_quorum_tests::cluster::Cluster;
 use pg_quorum_tests::sql;
@@ -64,7 +64,8 @@ fn attachment(cluster: &Cluster) -> Attachment {
 fn rebuilt(attachment: &Attachment, start: Lsn, end: Lsn) -> Vec<u8> {
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {
-        let mut reader = read_wal(attachment, start, end, Timeouts::default()).expect("the nodes' addresses");
+        let mut reader =
+            read_wal(attachment, start, end, &Transport::default()).expect("the nodes' addresses");
         let mut bytes = Vec::new();
         while let Some(chunk) = reader.next().await.expect("WAL from the nodes") {
             bytes.extend_from_slice(&chunk.wal);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pg_quorum_proto::v1;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::Timeouts;
+use crate::Transport;
 
 /// Bytes that one stream may have under way to us before we have read them.
 const STREAM_WINDOW_BYTES: u32 = 8 << 20;
@@ -31,10 +31,10 @@ pub(crate) struct Node {
 
 impl Node {
     /// Must be called inside a tokio runtime: the connection's tasks live there.
-    pub fn new(address: &str, timeouts: &Timeouts) -> Result<Node, crate::ConfigError> {
+    pub fn new(address: &str, transport: &Transport) -> Result<Node, crate::ConfigError> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|_| crate::ConfigError::BadAddress(address.to_owned()))?
-            .connect_timeout(timeouts.connect)
+            .connect_timeout(transport.timeouts.connect)
             .tcp_nodelay(true)
             .tcp_keepalive(Some(TCP_KEEPALIVE))
             .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -44,7 +44,7 @@ impl Node {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
         Ok(Node {
             address: address.to_owned(),
-            channel: endpoint.connect_lazy(),
+            channel: pg_quorum_tls::channel(endpoint, transport.tls.as_ref()),
         })
     }
 

@@ -2,16 +2,25 @@
 
 use std::time::Duration;
 
+use pg_quorum_tls::Tls;
 use pg_quorum_types::VolumeId;
 
-/// Addresses and patience.
+/// Addresses, and how to reach them.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
     /// `host:port` of each node.
     pub nodes: Vec<String>,
     /// Refuse nodes that keep another volume.
     pub volume: Option<VolumeId>,
+    pub transport: Transport,
+}
+
+/// How nodes are reached.
+#[derive(Clone, Debug, Default)]
+pub struct Transport {
     pub timeouts: Timeouts,
+    /// `None`: in the clear.
+    pub tls: Option<Tls>,
 }
 
 /// How long to wait for what.
@@ -73,7 +82,7 @@ impl ClientConfig {
         Ok(ClientConfig {
             nodes: addresses,
             volume: None,
-            timeouts: Timeouts::default(),
+            transport: Transport::default(),
         })
     }
 }

@@ -47,9 +47,9 @@ pub async fn create_volume(
     let nodes = config
         .nodes
         .iter()
-        .map(|address| Node::new(address, &config.timeouts))
+        .map(|address| Node::new(address, &config.transport))
         .collect::<Result<Vec<_>, _>>()?;
-    let reports = probe_nodes(&nodes, &config.timeouts, WaitFor::All).await;
+    let reports = probe_nodes(&nodes, &config.transport.timeouts, WaitFor::All).await;
     let problems: Vec<String> = reports.iter().filter_map(problem).collect();
     if !problems.is_empty() {
         return Err(CreateError::NotReady(problems));
@@ -65,7 +65,7 @@ pub async fn create_volume(
             membership: membership.clone(),
             segment: member.segment,
         };
-        create_on(node, request, &config.timeouts)
+        create_on(node, request, &config.transport.timeouts)
     }))
     .await;
     let problems: Vec<String> = membership

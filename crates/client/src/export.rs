@@ -23,7 +23,7 @@ use crate::pgdata::{
 };
 use crate::{
     Attachment, ClientConfig, ConfigError, HeldReadPoint, ImageEvent, ObserveError, PageContent, PageError,
-    PageReader, PageRequest, StateError, Timeouts, compute_image, observe_volume, read_wal,
+    PageReader, PageRequest, StateError, Transport, compute_image, observe_volume, read_wal,
 };
 
 /// Pages of one request: 2 MB, a whole fraction of a file.
@@ -112,10 +112,10 @@ pub async fn export_volume(
     let place = tablespace_place(request)?;
     let directory = OrdinaryDirectory::begin(&request.pgdata)?;
     let layout = Layout::new(&request.pgdata, &attachment.facts);
-    let (built, last_record_lsn) = build(&layout, &attachment, &place, config.timeouts).await?;
-    let bytes = copy_pages(&layout, &attachment, &built, config.timeouts, progress).await?;
+    let (built, last_record_lsn) = build(&layout, &attachment, &place, &config.transport).await?;
+    let bytes = copy_pages(&layout, &attachment, &built, &config.transport, progress).await?;
     let opening = Opening::behind(&built.control_file, &attachment.facts, lsn, last_record_lsn)?;
-    write_wal(&layout, &attachment, &opening, config.timeouts).await?;
+    write_wal(&layout, &attachment, &opening, &config.transport).await?;
     drop(held);
     pgdata::make_readable(&layout, &opening.control)?;
     if let (TablespacePlace::Below(tablespaces), Some((user, group))) = (&place, request.owner) {
@@ -149,7 +149,7 @@ async fn hold(
             Some(lsn) => lsn,
             None => attachment.vdl,
         };
-        match HeldReadPoint::hold(&attachment, attachment.vdl, &config.timeouts).await {
+        match HeldReadPoint::hold(&attachment, attachment.vdl, &config.transport).await {
             // The nodes may have gone on meanwhile.
             Err(ObserveError::NotHeld { .. }) if wanted.is_none() && attempt < HOLD_ATTEMPTS => attempt += 1,
             Err(error) => return Err(error),
@@ -173,9 +173,9 @@ async fn build(
     layout: &Layout,
     attachment: &Attachment,
     place: &TablespacePlace,
-    timeouts: Timeouts,
+    transport: &Transport,
 ) -> Result<(Built, Lsn), ExportError> {
-    let mut image = compute_image(attachment, attachment.vdl, timeouts)?;
+    let mut image = compute_image(attachment, attachment.vdl, transport)?;
     let mut begun: Option<(Builder<'_>, Lsn)> = None;
     while let Some(event) = image.next().await? {
         match (event, &mut begun) {
@@ -224,10 +224,10 @@ async fn copy_pages(
     layout: &Layout,
     attachment: &Attachment,
     built: &Built,
-    timeouts: Timeouts,
+    transport: &Transport,
     progress: &dyn Fn(ExportProgress),
 ) -> Result<u64, ExportError> {
-    let reader = PageReader::new(attachment.clone(), timeouts)?;
+    let reader = PageReader::new(attachment.clone(), transport)?;
     let layout = Arc::new(layout.clone());
     let total_bytes = built
         .paged_forks
@@ -290,12 +290,12 @@ async fn write_wal(
     layout: &Layout,
     attachment: &Attachment,
     opening: &Opening,
-    timeouts: Timeouts,
+    transport: &Transport,
 ) -> Result<(), ExportError> {
     let end = attachment.vdl;
     let (_, start) = layout.wal_file(opening.record.start);
     if start < end {
-        let mut wal = read_wal(attachment, start, end, timeouts)?;
+        let mut wal = read_wal(attachment, start, end, transport)?;
         while let Some(chunk) = wal.next().await? {
             wal_files::write(layout, chunk.lsn, &chunk.wal)?;
         }

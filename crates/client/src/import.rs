@@ -148,7 +148,7 @@ impl<'a> Import<'a> {
             return Ok(());
         }
         let request = takeover.promise_request(segment);
-        join::promise(node, request, &self.config.timeouts)
+        join::promise(node, request, &self.config.transport.timeouts)
             .await
             .map(|_| ())
     }
@@ -210,7 +210,7 @@ impl<'a> Import<'a> {
 
     /// Puts a chunk into every queue; waits for the slowest segment that still makes progress.
     async fn send(&mut self, chunk: v1::ImportChunk) -> Result<(), ImportError> {
-        let stall = self.config.timeouts.stall;
+        let stall = self.config.transport.timeouts.stall;
         for upload in &mut self.uploads {
             let Some(queue) = &upload.queue else { continue };
             match tokio::time::timeout(stall, queue.send(chunk.clone())).await {
@@ -236,7 +236,7 @@ impl<'a> Import<'a> {
                 self.on_reply(segment, answer, Some(base));
             }
             if self.check_quorum(|upload| upload.is_complete).is_ok() {
-                deadline = deadline.min(Instant::now() + self.config.timeouts.stall);
+                deadline = deadline.min(Instant::now() + self.config.transport.timeouts.stall);
             }
         }
         for upload in &mut self.uploads {
@@ -320,8 +320,15 @@ async fn start(
         owner,
     } = empty;
     takeover.start_with_base(base);
-    let deadline = Instant::now() + config.timeouts.stall;
-    let cuts = start_on_all(&mut takeover, &roster, &config.timeouts, deadline, progress).await;
+    let deadline = Instant::now() + config.transport.timeouts.stall;
+    let cuts = start_on_all(
+        &mut takeover,
+        &roster,
+        &config.transport.timeouts,
+        deadline,
+        progress,
+    )
+    .await;
     match takeover.start_verdict() {
         Verdict::Held => {}
         Verdict::NoQuorum { obstacles } => return Err(ImportError::NotStarted(roster.describe(&obstacles))),

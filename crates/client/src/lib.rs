@@ -35,7 +35,7 @@ pub use appender::{
     WalSourceError,
 };
 pub use attachment::Attachment;
-pub use config::{ClientConfig, ConfigError, Timeouts};
+pub use config::{ClientConfig, ConfigError, Timeouts, Transport};
 pub use create::{CreateError, create_volume};
 pub use error::CallError;
 pub use export::{ExportError, ExportProgress, ExportRequest, Exported, export_volume};

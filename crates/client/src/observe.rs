@@ -11,7 +11,7 @@ use tonic::Streaming;
 
 use crate::channel::Node;
 use crate::error::within;
-use crate::{Attachment, CallError, ClientConfig, ConfigError, NodeStatus, Timeouts, probe};
+use crate::{Attachment, CallError, ClientConfig, ConfigError, NodeStatus, Timeouts, Transport, probe};
 
 /// Why a volume cannot be read.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -112,12 +112,17 @@ impl HeldReadPoint {
     pub async fn hold(
         attachment: &Attachment,
         lsn: Lsn,
-        timeouts: &Timeouts,
+        transport: &Transport,
     ) -> Result<HeldReadPoint, ObserveError> {
         let mut asked = FuturesUnordered::new();
         for member in &attachment.membership.members {
-            let node = Node::new(&member.address, timeouts)?;
-            asked.push(async move { (member, hold_at(&node, attachment, member, lsn, timeouts).await) });
+            let node = Node::new(&member.address, transport)?;
+            asked.push(async move {
+                (
+                    member,
+                    hold_at(&node, attachment, member, lsn, &transport.timeouts).await,
+                )
+            });
         }
         let mut holders = Vec::new();
         let mut failures = Vec::new();

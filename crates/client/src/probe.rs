@@ -32,9 +32,9 @@ pub async fn probe(config: &ClientConfig) -> Result<Vec<NodeReport>, ConfigError
     let nodes = config
         .nodes
         .iter()
-        .map(|address| Node::new(address, &config.timeouts))
+        .map(|address| Node::new(address, &config.transport))
         .collect::<Result<Vec<_>, _>>()?;
-    Ok(probe_nodes(&nodes, &config.timeouts, WaitFor::All).await)
+    Ok(probe_nodes(&nodes, &config.transport.timeouts, WaitFor::All).await)
 }
 
 /// Whose answers are waited for.

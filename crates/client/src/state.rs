@@ -15,7 +15,7 @@ use pg_quorum_types::{Epoch, SegmentMember};
 
 use crate::channel::Node;
 use crate::probe::{WaitFor, probe_nodes};
-use crate::{Attachment, ConfigError, NodeReport, Timeouts};
+use crate::{Attachment, ConfigError, NodeReport, Timeouts, Transport};
 
 /// Before the segments are asked once more when all of them have failed.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -44,21 +44,21 @@ struct Rotation {
 }
 
 impl Rotation {
-    fn new(attachment: &Attachment, timeouts: &Timeouts) -> Result<Rotation, ConfigError> {
+    fn new(attachment: &Attachment, transport: &Transport) -> Result<Rotation, ConfigError> {
         let segments = attachment
             .membership
             .members
             .iter()
-            .map(|member| Ok((member.clone(), Node::new(&member.address, timeouts)?)))
+            .map(|member| Ok((member.clone(), Node::new(&member.address, transport)?)))
             .collect::<Result<Vec<_>, ConfigError>>()?;
         Ok(Rotation {
             waiting: VecDeque::new(),
             segments,
             epoch: attachment.epoch,
-            timeouts: *timeouts,
+            timeouts: transport.timeouts,
             is_ordered: false,
             failures: Vec::new(),
-            deadline: Instant::now() + timeouts.quorum,
+            deadline: Instant::now() + transport.timeouts.quorum,
         })
     }
 

@@ -10,7 +10,7 @@ use pg_quorum_client::pgdata::{
 };
 use pg_quorum_client::{
     AppendLimits, Appender, Attachment, Batch, ClientConfig, EmptyVolume, ImageEvent, NoWalSource,
-    ReadyVolume, Taken, Timeouts, compute_image, import_base,
+    ReadyVolume, Taken, Timeouts, Transport, compute_image, import_base,
 };
 use pg_quorum_proto::v1;
 use pg_quorum_types::Lsn;
@@ -73,7 +73,7 @@ async fn attach(settings: &AttachSettings, reporter: &Reporter) -> Result<()> {
         ready.attachment,
         keep,
         &local_control.parsed,
-        held.config.timeouts,
+        &held.config.transport,
     )
     .await?;
     reporter.log(format!("{built} in {:.1} s", started.elapsed().as_secs_f64()));
@@ -234,7 +234,7 @@ async fn open_volume(
     mut attachment: Attachment,
     keep: Keep,
     local_control: &ControlFile,
-    timeouts: Timeouts,
+    transport: &Transport,
 ) -> Result<String> {
     let start = attachment.start_lsn();
     // Its heartbeats hold the lease while the directory is built.
@@ -243,20 +243,20 @@ async fn open_volume(
         start,
         Arc::new(NoWalSource),
         AppendLimits::DEFAULT,
-        timeouts,
+        transport.clone(),
     )
     .map_err(|error| Failure::new(error.to_string()))?;
     let layout = Layout::new(&settings.pgdata, &attachment.facts);
-    let image = build_directory(&layout, &attachment, start, keep, local_control, timeouts).await?;
+    let image = build_directory(&layout, &attachment, start, keep, local_control, transport).await?;
     let Opening { mut control, record } = Opening::behind(
         &image.built.control_file,
         &attachment.facts,
         start,
         image.last_record_lsn,
     )?;
-    append(&appender, start, &record, timeouts.quorum).await?;
+    append(&appender, start, &record, transport.timeouts.quorum).await?;
     attachment.vdl = record.end;
-    rebuild_wal(&layout, &attachment, &record, timeouts).await?;
+    rebuild_wal(&layout, &attachment, &record, transport).await?;
     if image.is_warm {
         control.set_unlogged_lsn(local_control.unlogged_lsn());
     }
@@ -294,12 +294,12 @@ async fn build_directory(
     lsn: Lsn,
     keep: Keep,
     local_control: &ControlFile,
-    timeouts: Timeouts,
+    transport: &Transport,
 ) -> Result<Image> {
     let failed = |error: pg_quorum_client::StateError| {
         Failure::new("the storage nodes could not give the volume's state").detail(error.to_string())
     };
-    let mut image = compute_image(attachment, lsn, timeouts).map_err(failed)?;
+    let mut image = compute_image(attachment, lsn, transport).map_err(failed)?;
     let mut begun: Option<(Builder<'_>, Lsn)> = None;
     let mut is_warm = false;
     while let Some(event) = image.next().await.map_err(failed)? {
@@ -392,20 +392,23 @@ async fn rebuild_wal(
     layout: &Layout,
     attachment: &Attachment,
     record: &RawRecord,
-    timeouts: Timeouts,
+    transport: &Transport,
 ) -> Result<()> {
     if let Some(wanted) = slots::oldest_wal(layout)?.filter(|wanted| *wanted < record.start) {
-        let patience = Timeouts {
-            quorum: SLOTS_PATIENCE,
-            ..timeouts
+        let patient = Transport {
+            timeouts: Timeouts {
+                quorum: SLOTS_PATIENCE,
+                ..transport.timeouts
+            },
+            tls: transport.tls.clone(),
         };
-        let rebuilt = wal_files::rebuild(layout, attachment, wanted, record.end, patience).await;
+        let rebuilt = wal_files::rebuild(layout, attachment, wanted, record.end, &patient).await;
         if rebuilt.is_ok() {
             return Ok(());
         }
         pgdata::empty_wal(layout)?;
     }
-    wal_files::rebuild(layout, attachment, record.start, record.end, timeouts).await
+    wal_files::rebuild(layout, attachment, record.start, record.end, transport).await
 }
 
 fn write_control_file(layout: &Layout, control: &ControlFile) -> Result<()> {

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use pg_quorum_client::Attachment;
 use pg_quorum_client::pgdata::{self, Result};
+use pg_quorum_tls::TlsFiles;
 use pg_quorum_types::VolumeId;
 
 use crate::pg::control_file::{self, CONTROL_FILE_BYTES};
@@ -43,6 +44,8 @@ pub struct AttachSettings {
     pub port: i32,
     pub nodes: Vec<String>,
     pub volume: Option<VolumeId>,
+    /// For connections to the nodes; `None`: in the clear.
+    pub tls: Option<TlsFiles>,
     /// How long to wait for four nodes.
     pub patience: Duration,
     /// `CATALOG_VERSION_NO` of this server.
@@ -50,15 +53,17 @@ pub struct AttachSettings {
 }
 
 impl AttachSettings {
-    fn current() -> AttachSettings {
-        AttachSettings {
+    fn current() -> failure::Result<AttachSettings> {
+        let tls = crate::settings::tls_files();
+        Ok(AttachSettings {
             pgdata: server::data_directory(),
             port: server::port(),
             nodes: crate::settings::nodes(),
             volume: crate::settings::volume(),
+            tls: tls.map_err(|error| Failure::new(error.to_string()))?,
             patience: crate::settings::attach_timeout(),
             catalog_version: server::catalog_version(),
-        }
+        })
     }
 }
 
@@ -71,7 +76,7 @@ pub fn attach() {
 }
 
 fn try_attach() -> Result<()> {
-    let settings = AttachSettings::current();
+    let settings = AttachSettings::current()?;
     let pgdata = settings.pgdata.clone();
     let mut failed = None;
     let end = run_in_child(

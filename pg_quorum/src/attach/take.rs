@@ -2,8 +2,9 @@
 
 use pg_quorum_client::pgdata::{self, ComputeIdentity, Failure, Result};
 use pg_quorum_client::{
-    ClientConfig, CreateError, TakeError, TakeRequest, Taken, Timeouts, create_volume, take_volume,
+    ClientConfig, CreateError, TakeError, TakeRequest, Taken, Timeouts, Transport, create_volume, take_volume,
 };
+use pg_quorum_tls::{Tls, TlsError};
 use pg_quorum_types::Owner;
 
 use super::AttachSettings;
@@ -26,9 +27,12 @@ pub async fn take(settings: &AttachSettings, system_identifier: u64, reporter: &
     let config = ClientConfig {
         nodes: settings.nodes.clone(),
         volume: settings.volume.or(identity.volume),
-        timeouts: Timeouts {
-            quorum: settings.patience,
-            ..Timeouts::default()
+        transport: Transport {
+            timeouts: Timeouts {
+                quorum: settings.patience,
+                ..Timeouts::default()
+            },
+            tls: settings.tls.clone().map(Tls::load).transpose().map_err(no_tls)?,
         },
     };
     let request = TakeRequest {
@@ -76,6 +80,11 @@ fn load_identity(settings: &AttachSettings) -> Result<ComputeIdentity> {
     let identity = ComputeIdentity::new(None);
     identity.save(&settings.pgdata).map_err(failed)?;
     Ok(identity)
+}
+
+fn no_tls(error: TlsError) -> Failure {
+    Failure::new(format!("cannot speak TLS with the storage nodes: {error}"))
+        .hint("Check pg_quorum.tls_ca_file, pg_quorum.tls_cert_file and pg_quorum.tls_key_file; the server's account must be able to read the files.")
 }
 
 fn not_made(error: &CreateError) -> Failure {

@@ -113,7 +113,7 @@ impl Connection {
                 .enable_all()
                 .build()?,
             attachment,
-            settings: LinkSettings::current(),
+            settings: LinkSettings::current()?,
             shipping: None,
             pages: None,
             has_given_up: false,
@@ -157,7 +157,7 @@ impl Connection {
         } = self;
         runtime.block_on(async {
             if pages.is_none() {
-                *pages = Some(PageReader::new(attachment.clone(), settings.timeouts)?);
+                *pages = Some(PageReader::new(attachment.clone(), &settings.transport)?);
             }
             let Some(reader) = pages else {
                 return Ok(Vec::new());
@@ -177,7 +177,7 @@ impl Shipping {
             vdl,
             Arc::new(wal.clone()),
             settings.limits,
-            settings.timeouts,
+            settings.transport.clone(),
         )?;
         Ok(Shipping {
             appender,

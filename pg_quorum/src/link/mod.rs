@@ -13,7 +13,8 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pg_quorum_client::{AppendLimits, Attachment, Fenced, Timeouts, pgdata};
+use pg_quorum_client::{AppendLimits, Attachment, Fenced, Timeouts, Transport, pgdata};
+use pg_quorum_tls::{Tls, TlsError};
 
 pub use crate::pg::worker::register;
 pub use by_myself::{fetch_by_myself, ship_by_myself};
@@ -24,22 +25,29 @@ use crate::pg::{server, syncrep, worker as process};
 use crate::shared::{self, LinkState, SharedState};
 
 /// Patience and limits of the link.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LinkSettings {
     pub limits: AppendLimits,
-    pub timeouts: Timeouts,
+    pub transport: Transport,
     /// How long a shutdown waits for a lost quorum.
     pub shutdown_patience: Duration,
 }
 
 impl LinkSettings {
     /// As the server's settings say.
-    pub fn current() -> LinkSettings {
-        LinkSettings {
+    ///
+    /// # Errors
+    /// Files for TLS that cannot be used.
+    pub fn current() -> Result<LinkSettings, TlsError> {
+        let tls = crate::settings::tls_files()?.map(Tls::load).transpose()?;
+        Ok(LinkSettings {
             limits: AppendLimits::DEFAULT,
-            timeouts: Timeouts::default(),
+            transport: Transport {
+                timeouts: Timeouts::default(),
+                tls,
+            },
             shutdown_patience: crate::settings::shutdown_timeout(),
-        }
+        })
     }
 }
 
@@ -57,8 +65,14 @@ pub fn run() {
         .expect("attach has written attach.json");
     syncrep::release_waiters(attachment.vdl);
     let read_points = Arc::new(ReadPoints::default());
-    start_page_thread(state, attachment.clone(), read_points.clone());
-    let end = run_wal_path(state, attachment, read_points);
+    let settings = LinkSettings::current().expect("the files for TLS can be used");
+    start_page_thread(
+        state,
+        attachment.clone(),
+        settings.transport.clone(),
+        read_points.clone(),
+    );
+    let end = run_wal_path(state, attachment, &settings, read_points);
     match end {
         worker::End::Stopped {
             is_everything_durable,
@@ -80,15 +94,15 @@ pub fn run() {
 fn run_wal_path(
     state: &'static SharedState,
     attachment: Attachment,
+    settings: &LinkSettings,
     read_points: Arc<ReadPoints>,
 ) -> worker::End {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .expect("a runtime can be made");
-    let settings = LinkSettings::current();
     let outcome = runtime.block_on(async {
-        let worker = worker::Worker::start(state, attachment, &settings, read_points)?;
+        let worker = worker::Worker::start(state, attachment, settings, read_points)?;
         state.set_link(LinkState::Running);
         worker.run().await
     });
@@ -98,10 +112,15 @@ fn run_wal_path(
     }
 }
 
-fn start_page_thread(state: &'static SharedState, attachment: Attachment, read_points: Arc<ReadPoints>) {
+fn start_page_thread(
+    state: &'static SharedState,
+    attachment: Attachment,
+    transport: Transport,
+    read_points: Arc<ReadPoints>,
+) {
     let body = move || {
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
-            pages::serve(state, attachment, Timeouts::default(), &read_points)
+            pages::serve(state, attachment, &transport, &read_points)
         }));
         // Without it every read of an absent page would wait for ever.
         eprintln!("pg_quorum: the thread that reads pages has ended: {outcome:?}");

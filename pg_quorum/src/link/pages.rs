@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pg_quorum_client::{Attachment, PageContent, PageError, PageReader, Timeouts};
+use pg_quorum_client::{Attachment, PageContent, PageError, PageReader, Transport};
 use pg_quorum_types::{BLOCK_SIZE, Lsn, RelFork};
 use tokio::io::unix::AsyncFd;
 
@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(500);
 pub fn serve(
     state: &'static SharedState,
     attachment: Attachment,
-    timeouts: Timeouts,
+    transport: &Transport,
     read_points: &Arc<ReadPoints>,
 ) -> anyhow::Result<()> {
     let wakeup = shared::page_wakeup().ok_or_else(|| anyhow::anyhow!("no wake-up was made"))?;
@@ -35,7 +35,7 @@ pub fn serve(
         .build()?;
     runtime.block_on(async move {
         let wakeup = eventfd::register(wakeup)?;
-        let reader = Arc::new(PageReader::new(attachment, timeouts)?);
+        let reader = Arc::new(PageReader::new(attachment, transport)?);
         loop {
             for request in state.page_slots.take_requests() {
                 tokio::spawn(answer(state, reader.clone(), read_points.clone(), request));

@@ -90,7 +90,7 @@ impl Worker {
             start,
             Arc::new(wal.clone()),
             settings.limits,
-            settings.timeouts,
+            settings.transport.clone(),
         )?;
         let now = Instant::now();
         Ok(Worker {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
+use pg_quorum_tls::{Tls, TlsFiles};
 use serde::Deserialize;
 use storage_service::derived::RedoThreads;
 use storage_service::metrics::Endpoint;
@@ -57,6 +58,17 @@ struct Flags {
     /// Where Prometheus gets the process's figures: GET http://HOST:PORT/metrics. Left out, nowhere.
     #[arg(long, value_name = "HOST:PORT")]
     metrics: Option<String>,
+    /// Certificates of the authority that issues those of nodes and computes, in PEM. With this, --tls-cert and --tls-key
+    /// the node speaks mutual TLS only; without all three it speaks in the clear with anybody.
+    #[arg(long, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// The node's certificate, for servers and for clients, in PEM. Files that are replaced are used for new connections.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key, in PEM.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+
     /// How long an owner that is silent counts as alive.
     #[arg(long, value_name = "MS")]
     lease_ms: Option<u64>,
@@ -97,6 +109,9 @@ struct ConfigFile {
     listen: Option<String>,
     data: Option<PathBuf>,
     metrics: Option<String>,
+    tls_ca: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     lease_ms: Option<u64>,
     log_retention_bytes: Option<u64>,
     redo_threads: Option<NonZeroUsize>,
@@ -207,9 +222,11 @@ fn nodes(flags: &Flags, file: &ConfigFile) -> anyhow::Result<Vec<NodeConfig>> {
         }
         _ => vec![single(flags, file)?],
     };
+    let tls = tls(flags, &file)?;
     let redo_threads = flags.redo_threads.or(file.redo_threads);
     let redo_threads = redo_threads.map(RedoThreads::new);
     for node in &mut nodes {
+        node.tls.clone_from(&tls);
         if let Some(threads) = &redo_threads {
             node.derived.redo_threads = threads.clone();
         }
@@ -228,6 +245,22 @@ fn nodes(flags: &Flags, file: &ConfigFile) -> anyhow::Result<Vec<NodeConfig>> {
             .map(|bytes| Arc::new(AtomicU64::new(bytes)));
     }
     Ok(nodes)
+}
+
+fn tls(flags: &Flags, file: &ConfigFile) -> anyhow::Result<Option<Tls>> {
+    let chosen = |flag: &Option<PathBuf>, in_file: &Option<PathBuf>| flag.clone().or_else(|| in_file.clone());
+    let files = TlsFiles::from_settings(
+        chosen(&flags.tls_ca, &file.tls_ca),
+        chosen(&flags.tls_cert, &file.tls_cert),
+        chosen(&flags.tls_key, &file.tls_key),
+    )
+    .context("--tls-ca, --tls-cert and --tls-key go together")?;
+    if files.is_none() {
+        tracing::warn!(
+            "connections are neither encrypted nor authenticated: there is no --tls-ca, --tls-cert and --tls-key"
+        );
+    }
+    Ok(files.map(Tls::load).transpose()?)
 }
 
 fn single(flags: &Flags, file: &ConfigFile) -> anyhow::Result<NodeConfig> {

@@ -8,13 +8,16 @@ mod export;
 mod failover;
 mod node;
 mod output;
+mod pki;
 mod volume;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use pg_quorum_client::ClientConfig;
+use pg_quorum_tls::{Tls, TlsFiles};
 use pg_quorum_types::VolumeId;
 
 /// Shows and manages pg_quorum volumes, storage nodes and computes.
@@ -31,6 +34,15 @@ struct Cli {
     /// The volume, where nodes might keep several
     #[arg(long, global = true, value_name = "UUID")]
     volume: Option<uuid::Uuid>,
+    /// Certificates of the nodes' authority (PEM); needs --tls-cert and --tls-key
+    #[arg(long, env = "PG_QUORUM_TLS_CA", global = true, value_name = "FILE")]
+    tls_ca: Option<PathBuf>,
+    /// The certificate to show to the nodes (PEM)
+    #[arg(long, env = "PG_QUORUM_TLS_CERT", global = true, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's key (PEM)
+    #[arg(long, env = "PG_QUORUM_TLS_KEY", global = true, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -49,6 +61,9 @@ enum Command {
     /// Compute directories (PGDATA)
     #[command(subcommand)]
     Compute(compute::ComputeCommand),
+    /// Certificates for nodes and computes
+    #[command(subcommand)]
+    Pki(pki::PkiCommand),
     /// Let a compute take the volume from whoever holds it, at its next start
     Failover(failover::FailoverCommand),
 }
@@ -57,6 +72,7 @@ enum Command {
 struct Invocation<'a> {
     nodes: Option<&'a str>,
     volume: Option<VolumeId>,
+    tls: Option<TlsFiles>,
     json: bool,
 }
 
@@ -69,6 +85,7 @@ impl Invocation<'_> {
         };
         let mut config = ClientConfig::parse(nodes).context("--nodes")?;
         config.volume = self.volume;
+        config.transport.tls = self.tls.clone().map(Tls::load).transpose()?;
         Ok(config)
     }
 }
@@ -87,9 +104,12 @@ pub fn main() -> ExitCode {
 
 /// Whether all is well.
 fn run(cli: &Cli) -> Result<bool> {
+    let tls = TlsFiles::from_settings(cli.tls_ca.clone(), cli.tls_cert.clone(), cli.tls_key.clone())
+        .context("--tls-ca, --tls-cert and --tls-key go together")?;
     let context = Invocation {
         nodes: cli.nodes.as_deref(),
         volume: cli.volume.map(VolumeId),
+        tls,
         json: cli.json,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -101,6 +121,7 @@ fn run(cli: &Cli) -> Result<bool> {
             Command::Volume(command) => volume::run(&context, command).await,
             Command::Node(command) => node::run(&context, command).await,
             Command::Compute(command) => compute::run(&context, command).await,
+            Command::Pki(command) => pki::run(&context, command),
             Command::Failover(command) => failover::run(&context, command),
         }
     })

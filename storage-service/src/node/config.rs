@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use pg_quorum_tls::Tls;
 use pg_quorum_types::{AzName, NodeName};
 
 use crate::derived::DerivedSettings;
@@ -26,6 +27,8 @@ pub struct NodeConfig {
     pub gossip_interval: Duration,
     pub log: LogSettings,
     pub derived: DerivedSettings,
+    /// For clients and peers; `None`: in the clear.
+    pub tls: Option<Tls>,
     /// For tests: what is not synced is lost when the process is killed.
     pub lossy_disk: bool,
     /// For tests: the log's disk is full when it has so many bytes.
@@ -44,6 +47,7 @@ impl NodeConfig {
             gossip_interval: DEFAULT_GOSSIP_INTERVAL,
             log: LogSettings::default(),
             derived: DerivedSettings::default(),
+            tls: None,
             lossy_disk: false,
             disk_quota_bytes: None,
         }

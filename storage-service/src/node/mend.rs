@@ -110,7 +110,7 @@ async fn ask(
         fork: Some(fork.into()),
         blocks: blocks.iter().map(|(block, _)| *block).collect(),
     };
-    let mut client = PagesClient::new(peer_channel(&peer.address)?);
+    let mut client = PagesClient::new(peer_channel(&peer.address, segment.settings().tls.as_ref())?);
     let answer = tokio::time::timeout(PATIENCE, client.get_pages(request)).await;
     let reply = answer.ok()?.ok()?.into_inner();
     if reply.refused.is_some() || reply.pages.len() != blocks.len() {

@@ -17,12 +17,14 @@ use std::time::Duration;
 
 use pg_quorum_proto::v1;
 use pg_quorum_quorum::{Refused, RequestContext};
+use pg_quorum_tls::{Peer, Tls};
 use pg_quorum_types::Lsn;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
+use tonic::{Request, Status};
 
 pub use config::NodeConfig;
 pub use data_dir::{DataDirError, DataDirLock};
@@ -133,6 +135,7 @@ impl Node {
             lease: config.lease,
             gossip_interval: config.gossip_interval,
             log: config.log,
+            tls: config.tls.clone(),
         };
         let data = config.data.clone();
         let derived_settings = config.derived.clone();
@@ -152,6 +155,7 @@ impl Node {
         let (stop_server, stopped) = oneshot::channel();
         let server = tokio::spawn(serve(
             listener,
+            config.tls.clone(),
             Arc::clone(&segment),
             Arc::clone(&derived),
             Arc::clone(&page_requests),
@@ -267,6 +271,7 @@ fn check_that_they_fit(segment: &Segment, derived: &Derived) {
 
 async fn serve(
     listener: TcpListener,
+    tls: Option<Tls>,
     segment: Arc<Segment>,
     derived: Arc<Derived>,
     page_requests: Arc<PageRequests>,
@@ -274,13 +279,7 @@ async fn serve(
 ) {
     let gate: Arc<dyn ReadGate> = segment.clone();
     let name = segment.settings().node.clone();
-    let incoming = TcpListenerStream::new(listener);
-    let incoming = futures::StreamExt::map(incoming, |connection| {
-        if let Ok(connection) = &connection {
-            let _ = connection.set_nodelay(true);
-        }
-        connection
-    });
+    let incoming = ReceiverStream::new(pg_quorum_tls::incoming(listener, tls));
     let segments = SegmentService::new(Arc::clone(&segment), Arc::clone(&derived));
     let admin = AdminService::new(Arc::clone(&segment), Arc::clone(&derived));
     let served = Server::builder()
@@ -291,7 +290,10 @@ async fn serve(
         .add_service(
             v1::segment_server::SegmentServer::new(segments).max_decoding_message_size(MAX_MESSAGE_BYTES),
         )
-        .add_service(v1::peer_server::PeerServer::new(PeerService::new(segment)))
+        .add_service(v1::peer_server::PeerServer::with_interceptor(
+            PeerService::new(segment),
+            no_computes,
+        ))
         .add_service(v1::admin_server::AdminServer::new(admin).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(v1::pages_server::PagesServer::new(PagesService::new(
             Arc::clone(&gate),
@@ -308,6 +310,16 @@ async fn serve(
         });
     if let Err(error) = served.await {
         tracing::error!(node = %name, "the server has ended: {error}");
+    }
+}
+
+/// What nodes tell each other is believed: a compute's certificate does not suffice for it.
+fn no_computes(request: Request<()>) -> Result<Request<()>, Status> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer::Unknown | Peer::Node) => Ok(request),
+        Some(Peer::Compute) | None => Err(Status::permission_denied(
+            "this is for storage nodes, the certificate is a compute's",
+        )),
     }
 }
 

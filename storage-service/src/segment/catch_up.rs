@@ -10,6 +10,7 @@ use pg_quorum_proto::v1::peer_client::PeerClient;
 use pg_quorum_proto::v1::{LogChunk, PeerState, PullLogRequest};
 use pg_quorum_quorum::catch_up::{PeerReport, PullRange};
 use pg_quorum_quorum::{Refused, RequestContext};
+use pg_quorum_tls::Tls;
 use pg_quorum_types::{Lsn, NodeName, SegmentId, SegmentMember};
 use tonic::transport::{Channel, Endpoint};
 
@@ -59,7 +60,7 @@ impl Segment {
                 .iter()
                 .filter(|member| member.segment != self.segment);
             let peers: Vec<(SegmentMember, PeerClient<Channel>)> = others
-                .filter_map(|member| Some((member.clone(), client(&mut clients, &member.address)?)))
+                .filter_map(|member| Some((member.clone(), self.client(&mut clients, &member.address)?)))
                 .collect();
             join_all(
                 peers
@@ -116,6 +117,21 @@ impl Segment {
                 report: machine.peer_report(),
             })
         })
+    }
+
+    /// The connection to an address; it is made when it is used, and again when it has broken.
+    fn client(
+        &self,
+        clients: &mut HashMap<String, PeerClient<Channel>>,
+        address: &str,
+    ) -> Option<PeerClient<Channel>> {
+        if let Some(client) = clients.get(address) {
+            return Some(client.clone());
+        }
+        let channel = peer_channel(address, self.settings().tls.as_ref())?;
+        let client = PeerClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES);
+        clients.insert(address.to_owned(), client.clone());
+        Some(client)
     }
 
     async fn gossip_with(&self, member: &SegmentMember, mut peer: PeerClient<Channel>) {
@@ -223,29 +239,18 @@ fn run_from_wire(chunk: LogChunk) -> Result<Run, PullError> {
     })
 }
 
-/// The connection to an address; it is made when it is used, and again when it has broken.
-fn client(clients: &mut HashMap<String, PeerClient<Channel>>, address: &str) -> Option<PeerClient<Channel>> {
-    if let Some(client) = clients.get(address) {
-        return Some(client.clone());
-    }
-    let client = PeerClient::new(peer_channel(address)?).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    clients.insert(address.to_owned(), client.clone());
-    Some(client)
-}
-
 /// A connection to another node, made when it is used; `None` if the address is none.
-pub fn peer_channel(address: &str) -> Option<Channel> {
+pub fn peer_channel(address: &str, tls: Option<&Tls>) -> Option<Channel> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
         .inspect_err(|error| tracing::error!(address, "a member's address is no address: {error}"))
         .ok()?;
-    let channel = endpoint
+    let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .http2_keep_alive_interval(KEEPALIVE)
         .keep_alive_timeout(KEEPALIVE)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(crate::node::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(crate::node::CONNECTION_WINDOW_BYTES)
-        .tcp_nodelay(true)
-        .connect_lazy();
-    Some(channel)
+        .tcp_nodelay(true);
+    Some(pg_quorum_tls::channel(endpoint, tls))
 }

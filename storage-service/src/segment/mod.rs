@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 use pg_quorum_quorum::catch_up::PeerReport;
 use pg_quorum_quorum::segment::{SegmentMachine, SegmentMeta};
 use pg_quorum_quorum::{Monotonic, Refused, RequestContext};
+use pg_quorum_tls::Tls;
 use pg_quorum_types::{AzName, History, Lsn, Membership, NodeName, SegmentId};
 use pg_quorum_wal::WalLayout;
 use tokio::sync::{Notify, watch};
@@ -54,6 +55,8 @@ pub struct SegmentSettings {
     /// How often peers tell each other how far they are.
     pub gossip_interval: Duration,
     pub log: LogSettings,
+    /// How peers are reached; `None`: in the clear.
+    pub tls: Option<Tls>,
 }
 
 /// The segment cannot be opened.

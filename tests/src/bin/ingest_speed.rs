@@ -129,7 +129,7 @@ async fn ingest(config: &ClientConfig, ready: ReadyVolume, records: &mut Records
         start,
         Arc::new(NoWalSource),
         AppendLimits::DEFAULT,
-        config.timeouts,
+        config.transport.clone(),
     )?;
     let begin = Instant::now();
     let mut end = start;

@@ -40,7 +40,7 @@ pub use self::source::{Batch, NoWalSource, WalSource, WalSourceError};
 pub use self::stats::{LatencyStats, SegmentStats};
 use self::window::Window;
 use crate::channel::Node;
-use crate::{Attachment, ConfigError, Fenced, Timeouts};
+use crate::{Attachment, ConfigError, Fenced, Timeouts, Transport};
 
 /// How much may be under way, and how often an idle segment hears from the writer.
 #[derive(Clone, Copy, Debug)]
@@ -131,12 +131,12 @@ impl Appender {
         appended_to: Lsn,
         source: Arc<dyn WalSource>,
         limits: AppendLimits,
-        timeouts: Timeouts,
+        transport: Transport,
     ) -> Result<Appender, ConfigError> {
         let members = &attachment.membership.members;
         let nodes = members
             .iter()
-            .map(|member| Node::new(&member.address, &timeouts))
+            .map(|member| Node::new(&member.address, &transport))
             .collect::<Result<Vec<_>, _>>()?;
         let quorum = attachment.quorum();
         let (durability, _) = watch::channel(Durability {
@@ -155,7 +155,7 @@ impl Appender {
             pgmrpl: AtomicU64::new(0),
             source,
             limits,
-            timeouts,
+            timeouts: transport.timeouts,
             quorum,
             attachment,
         });

@@ -21,7 +21,7 @@ use pg_quorum_types::{Lsn, RelFork, SegmentMember};
 use self::choose::Standing;
 pub use self::read::PageError;
 use crate::channel::Node;
-use crate::{Attachment, ConfigError, LatencyStats, Timeouts};
+use crate::{Attachment, ConfigError, LatencyStats, Timeouts, Transport};
 
 /// What is asked for: blocks of one fork as of an LSN in `[not_modified_since, lsn]`.
 #[derive(Clone, Copy, Debug)]
@@ -85,21 +85,21 @@ impl PageReader {
     ///
     /// # Errors
     /// A member's address that is no address.
-    pub fn new(attachment: Attachment, timeouts: Timeouts) -> Result<PageReader, ConfigError> {
+    pub fn new(attachment: Attachment, transport: &Transport) -> Result<PageReader, ConfigError> {
         let segments = attachment
             .membership
             .members
             .iter()
             .map(|member| {
                 Ok(ReadSegment {
-                    node: Node::new(&member.address, &timeouts)?,
+                    node: Node::new(&member.address, transport)?,
                     standing: Mutex::new(Standing::new()),
                 })
             })
             .collect::<Result<Vec<_>, ConfigError>>()?;
         Ok(PageReader {
             attachment: Arc::new(attachment),
-            timeouts,
+            timeouts: transport.timeouts,
             segments,
         })
     }

@@ -9,7 +9,7 @@ use pg_quorum_types::Lsn;
 
 use super::failure::{Failure, Result};
 use super::layout::Layout;
-use crate::{Attachment, StateError, Timeouts, read_wal};
+use crate::{Attachment, StateError, Transport, read_wal};
 
 /// Writes the WAL from the start of the segment that holds `first` up to `end`; the rest of the last segment
 /// is a hole.
@@ -18,13 +18,13 @@ pub async fn rebuild(
     attachment: &Attachment,
     first: Lsn,
     end: Lsn,
-    timeouts: Timeouts,
+    transport: &Transport,
 ) -> Result<()> {
     let failed = |error: StateError| {
         Failure::new("the storage nodes could not give the WAL that a start needs").detail(error.to_string())
     };
     let (_, start) = layout.wal_file(first);
-    let mut wal = read_wal(attachment, start, end, timeouts).map_err(failed)?;
+    let mut wal = read_wal(attachment, start, end, transport).map_err(failed)?;
     while let Some(chunk) = wal.next().await.map_err(failed)? {
         write(layout, chunk.lsn, &chunk.wal)?;
     }

@@ -30,9 +30,9 @@ pub async fn control_file(config: &ClientConfig) -> Result<VolumeControl, StateE
     let nodes = config
         .nodes
         .iter()
-        .map(|address| Node::new(address, &config.timeouts))
+        .map(|address| Node::new(address, &config.transport))
         .collect::<Result<Vec<_>, _>>()?;
-    let reports = probe_nodes(&nodes, &config.timeouts, WaitFor::Most).await;
+    let reports = probe_nodes(&nodes, &config.transport.timeouts, WaitFor::Most).await;
     let mut failures = Vec::new();
     let mut candidates: Vec<(&Node, &NodeStatus, VolumeId)> = Vec::new();
     for (node, report) in nodes.iter().zip(&reports) {
@@ -52,7 +52,7 @@ pub async fn control_file(config: &ClientConfig) -> Result<VolumeControl, StateE
     }
     candidates.sort_by_key(|(_, status, _)| std::cmp::Reverse((status.started, status.indexed_lsn)));
     for (node, status, volume) in candidates {
-        match ask(node, status, volume, &config.timeouts).await {
+        match ask(node, status, volume, &config.transport.timeouts).await {
             Ok(found) => return Ok(found),
             Err(error) => failures.push(format!("{} ({}) {error}", status.node, node.address)),
         }

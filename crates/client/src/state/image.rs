@@ -6,7 +6,7 @@ use tonic::Streaming;
 
 use super::{Rotation, StateError};
 use crate::error::within;
-use crate::{Attachment, CallError, Timeouts};
+use crate::{Attachment, CallError, Timeouts, Transport};
 
 /// One step of reading an image.
 #[derive(Clone, PartialEq, Debug)]
@@ -43,13 +43,13 @@ struct Open {
 pub fn compute_image(
     attachment: &Attachment,
     lsn: Lsn,
-    timeouts: Timeouts,
+    transport: &Transport,
 ) -> Result<ImageReader, StateError> {
     Ok(ImageReader {
-        rotation: Rotation::new(attachment, &timeouts)?,
+        rotation: Rotation::new(attachment, transport)?,
         attachment: attachment.clone(),
         lsn,
-        timeouts,
+        timeouts: transport.timeouts,
         stream: None,
         is_finished: false,
     })

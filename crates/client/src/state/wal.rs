@@ -7,7 +7,7 @@ use tonic::Streaming;
 
 use super::{Rotation, StateError};
 use crate::error::within;
-use crate::{Attachment, CallError, Timeouts};
+use crate::{Attachment, CallError, Timeouts, Transport};
 
 /// A piece of the range, which follows the one before it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -35,14 +35,14 @@ pub fn read_wal(
     attachment: &Attachment,
     start: Lsn,
     end: Lsn,
-    timeouts: Timeouts,
+    transport: &Transport,
 ) -> Result<WalReader, StateError> {
     Ok(WalReader {
-        rotation: Rotation::new(attachment, &timeouts)?,
+        rotation: Rotation::new(attachment, transport)?,
         attachment: attachment.clone(),
         position: start,
         end,
-        timeouts,
+        timeouts: transport.timeouts,
         stream: None,
     })
 }

@@ -133,7 +133,7 @@ fn lines(problems: &[String]) -> String {
 /// `progress` is told, in a sentence for a log, what is waited for.
 ///
 /// # Errors
-/// See [`TakeError`]. Waiting for nodes ends after `config.timeouts.quorum`, waiting for a dead owner's lease
+/// See [`TakeError`]. Waiting for nodes ends after `config.transport.timeouts.quorum`, waiting for a dead owner's lease
 /// when it has run out or has been renewed.
 pub async fn take_volume(
     config: &ClientConfig,
@@ -144,7 +144,7 @@ pub async fn take_volume(
         config,
         request,
         progress,
-        deadline: Instant::now() + config.timeouts.quorum,
+        deadline: Instant::now() + config.transport.timeouts.quorum,
         news: News::default(),
         lease: LeaseWatch::default(),
         seen_number: 0,
@@ -220,7 +220,7 @@ impl Taking<'_> {
         let pause = remaining.min(POLL) + Duration::from_millis(10);
         self.deadline = self
             .deadline
-            .max(Instant::now() + self.config.timeouts.quorum / 2);
+            .max(Instant::now() + self.config.transport.timeouts.quorum / 2);
         tokio::time::sleep(pause).await;
         Ok(())
     }
@@ -237,7 +237,7 @@ impl Taking<'_> {
             force: self.request.force,
         };
         let mut takeover = Takeover::new(attempt, self.seen_number, Uuid::new_v4());
-        promises::promise_on_all(&mut takeover, &roster, &self.config.timeouts).await?;
+        promises::promise_on_all(&mut takeover, &roster, &self.config.transport.timeouts).await?;
         let chosen = match takeover.promise_verdict()? {
             Verdict::Chosen(chosen) => chosen,
             Verdict::Empty => {
@@ -259,11 +259,11 @@ impl Taking<'_> {
             });
         }
         takeover.start_with_log(&chosen)?;
-        let deadline = Instant::now() + self.config.timeouts.stall;
+        let deadline = Instant::now() + self.config.transport.timeouts.stall;
         let cuts = start_on_all(
             &mut takeover,
             &roster,
-            &self.config.timeouts,
+            &self.config.transport.timeouts,
             deadline,
             self.progress,
         )

@@ -45,9 +45,9 @@ pub(super) async fn survey(
     let nodes = config
         .nodes
         .iter()
-        .map(|address| Node::new(address, &config.timeouts))
+        .map(|address| Node::new(address, &config.transport))
         .collect::<Result<Vec<_>, _>>()?;
-    let reports = probe_nodes(&nodes, &config.timeouts, WaitFor::Most).await;
+    let reports = probe_nodes(&nodes, &config.transport.timeouts, WaitFor::Most).await;
     let Some((volume, membership)) = which_volume(config, &reports)? else {
         if reports.iter().all(|report| report.outcome.is_ok()) {
             return Err(TakeError::NoVolume { reports });
@@ -124,7 +124,7 @@ async fn complete_roster(
                 Found::of(node.clone(), report, volume, member.segment),
             );
         } else {
-            elsewhere.push((member.segment, Node::new(&member.address, &config.timeouts)?));
+            elsewhere.push((member.segment, Node::new(&member.address, &config.transport)?));
         }
     }
     // Whoever was asked a moment ago is not asked again.
@@ -137,7 +137,7 @@ async fn complete_roster(
         }
     }
     let addresses: Vec<Node> = unknown.iter().map(|(_, node)| node.clone()).collect();
-    let reports = probe_nodes(&addresses, &config.timeouts, WaitFor::Most).await;
+    let reports = probe_nodes(&addresses, &config.transport.timeouts, WaitFor::Most).await;
     for ((segment, node), report) in unknown.into_iter().zip(&reports) {
         found.insert(segment, Found::of(node, report, volume, segment));
     }
