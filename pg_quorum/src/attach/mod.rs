@@ -53,7 +53,7 @@ pub struct AttachSettings {
 }
 
 impl AttachSettings {
-    fn current() -> failure::Result<AttachSettings> {
+    fn current() -> Result<AttachSettings> {
         let tls = crate::settings::tls_files();
         Ok(AttachSettings {
             pgdata: server::data_directory(),

@@ -1,0 +1,69 @@
+//! A server and nodes that speak mutual TLS, with certificates by `quorumctl pki`.
+
+use pg_quorum_deployment::{ShutdownMode, capture};
+use pg_quorum_tests::cluster::{Cluster, Plan};
+use pg_quorum_tests::sql;
+
+#[test]
+fn a_server_with_a_certificate_commits_and_reads_and_one_without_is_refused() {
+    let mut cluster = Cluster::stopped("tls", Plan::default());
+    let pki = cluster.layout.root.join("pki");
+    cluster.server.account.create_dir(&pki).expect("make pki/");
+    for arguments in [
+        &["pki", "init"][..],
+        &["pki", "node", "--host", "127.0.0.1"],
+        &["pki", "compute"],
+    ] {
+        let account = &cluster.server.account;
+        let mut command = account.command(cluster.server.binaries.quorumctl());
+        capture(command.args(arguments).arg("--dir").arg(&pki)).expect("quorumctl pki");
+    }
+    let file = |name: &str| pki.join(name).display().to_string();
+    let flags = [
+        ("--tls-ca", "ca.pem"),
+        ("--tls-cert", "node.pem"),
+        ("--tls-key", "node.key"),
+    ];
+    let flags: Vec<String> = flags
+        .iter()
+        .flat_map(|(flag, name)| [(*flag).to_owned(), file(name)])
+        .collect();
+    for index in 0..cluster.nodes.len() {
+        cluster.start_node_with(index, &flags);
+    }
+
+    cluster.server.initdb(&[]).expect("initdb");
+    cluster.server.trust_loopback().expect("write pg_hba.conf");
+    let settings = cluster
+        .settings(cluster.server.port)
+        .with("pg_quorum.attach_timeout", "3s");
+    cluster
+        .server
+        .configure(&settings)
+        .expect("write postgresql.conf");
+    let said = cluster.refused_start();
+    assert!(said.contains("fewer than four"), "{said}");
+
+    let half = settings.with("pg_quorum.tls_ca_file", file("ca.pem"));
+    cluster.server.configure(&half).expect("write postgresql.conf");
+    let said = cluster.refused_start();
+    assert!(said.contains("not given: certificate, key"), "{said}");
+
+    let whole = half
+        .with("pg_quorum.tls_cert_file", file("compute.pem"))
+        .with("pg_quorum.tls_key_file", file("compute.key"))
+        .with("pg_quorum.attach_timeout", "60s");
+    cluster.server.configure(&whole).expect("write postgresql.conf");
+    cluster.start_server();
+    sql::execute(
+        &mut cluster.connect(),
+        "CREATE TABLE t AS SELECT g AS a, repeat('x', 500) AS b FROM generate_series(1, 20000) g",
+    );
+    // The last record goes to the nodes without the link worker; after a crash the pages come from them.
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+    cluster.start_server();
+    cluster.server.kill_everything().expect("kill the server");
+    cluster.start_server();
+    let sum = sql::value(&mut cluster.connect(), "SELECT sum(length(b)) FROM t");
+    assert_eq!(sum, "10000000");
+}
