@@ -4,8 +4,8 @@ use std::process::{Child, Command};
 use std::time::Duration;
 
 use pg_quorum_deployment::{
-    Account, Binaries, Layout, Node, NodeFlags, Server, Settings, ShutdownMode, Signal, kill, six_nodes,
-    wait_until_gone,
+    Account, Binaries, Certificates, Layout, Node, NodeFlags, Server, Settings, ShutdownMode, Signal, kill,
+    six_nodes, wait_until_gone,
 };
 use postgres::Client;
 
@@ -23,6 +23,8 @@ pub struct Plan {
     pub initdb: Vec<&'static str>,
     /// More settings for every server.
     pub settings: Settings,
+    /// Nodes and servers that speak in the clear.
+    pub plain: bool,
 }
 
 /// Six nodes, and the place of a server. Everything is killed on drop.
@@ -31,6 +33,7 @@ pub struct Cluster {
     pub nodes: Vec<Node>,
     pub server: Server,
     plan: Plan,
+    certificates: Option<Certificates>,
     processes: Vec<Option<Child>>,
     computes: u32,
     // Last, so that it is deleted after everything has been killed.
@@ -82,6 +85,9 @@ impl Cluster {
             .expect("quorumd is built");
         account.create_dir(&layout.computes()).expect("make compute/");
         account.create_dir(&layout.sockets()).expect("make run/");
+        let make_certificates =
+            || Certificates::make(&layout.pki(), &binaries, &account).expect("quorumctl pki");
+        let certificates = (!plan.plain).then(make_certificates);
         let port = free_ports(7);
         let nodes = six_nodes(&layout, port + 1);
         let server = Server {
@@ -97,6 +103,7 @@ impl Cluster {
             nodes,
             server,
             plan,
+            certificates,
             computes: 1,
             _scratch: scratch,
         }
@@ -132,8 +139,16 @@ impl Cluster {
     /// The settings of a compute node of this volume.
     pub fn settings(&self, port: u16) -> Settings {
         Settings::local(port, &self.layout.sockets())
-            .with_quorum(&self.addresses())
+            .and(&self.quorum_settings())
             .and(&self.plan.settings)
+    }
+
+    /// What makes any server a compute node of this volume.
+    pub fn quorum_settings(&self) -> Settings {
+        let tls = self.certificates.as_ref().map(Certificates::settings);
+        Settings::default()
+            .with_quorum(&self.addresses())
+            .and(&tls.unwrap_or_default())
     }
 
     pub fn addresses(&self) -> Vec<String> {
@@ -214,6 +229,9 @@ impl Cluster {
     pub fn quorumctl(&self) -> Command {
         let mut command = self.server.account.command(self.server.binaries.quorumctl());
         command.arg("--nodes").arg(self.addresses().join(","));
+        if let Some(certificates) = &self.certificates {
+            command.args(certificates.tool_flags());
+        }
         command
     }
 
@@ -254,8 +272,13 @@ impl Cluster {
     /// The node does not start.
     pub fn start_node_with(&mut self, index: usize, flags: &NodeFlags) {
         let node = &self.nodes[index];
+        let mut all_flags = self
+            .certificates
+            .as_ref()
+            .map_or_else(NodeFlags::new, Certificates::node_flags);
+        all_flags.extend_from_slice(flags);
         let child = node
-            .start(&self.server.binaries, &self.server.account, flags)
+            .start(&self.server.binaries, &self.server.account, &all_flags)
             .unwrap_or_else(|error| panic!("{error:#}"));
         self.processes[index] = Some(child);
     }

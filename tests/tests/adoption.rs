@@ -19,7 +19,7 @@ fn stock_cluster(name: &str, initdb: &[&str], content: &str) -> Cluster {
 fn adopt(cluster: &Cluster) {
     cluster
         .server
-        .configure(&Settings::default().with_quorum(&cluster.addresses()))
+        .configure(&cluster.quorum_settings())
         .expect("write postgresql.conf");
 }
 
@@ -158,7 +158,7 @@ fn a_debian_cluster_is_adopted_where_it_is() {
     drop(client);
     let before = dump(&cluster.server);
     debian.control("stop");
-    let settings = Settings::default().with_quorum(&cluster.addresses()).to_conf();
+    let settings = cluster.quorum_settings().to_conf();
     let draft = cluster.layout.root.join("quorum.conf");
     std::fs::write(&draft, settings).expect("write the settings");
     let target = format!("/etc/postgresql/15/{name}/conf.d/quorum.conf");

@@ -44,6 +44,10 @@ impl Layout {
         self.computes().join(format!("{name}.log"))
     }
 
+    pub fn pki(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+
     pub fn sockets(&self) -> PathBuf {
         self.root.join("run")
     }

@@ -8,11 +8,13 @@
 //!   DIR/nodes/az1-1/ … az3-2/           quorumd.pid, quorumd.log, data/
 //!   DIR/compute/primary/                PGDATA
 //!   DIR/compute/primary.log             what the server said
+//!   DIR/pki/                            authority and certificates
 //!   DIR/run/                            Unix sockets
 //! ```
 
 mod account;
 mod binaries;
+mod certificates;
 mod command;
 mod layout;
 mod node;
@@ -24,6 +26,7 @@ mod settings;
 
 pub use account::Account;
 pub use binaries::{Binaries, workspace_root};
+pub use certificates::Certificates;
 pub use command::{capture, run};
 pub use layout::{Layout, NODE_NAMES};
 pub use node::{Node, NodeFlags, six_nodes, start_embedded};

@@ -222,7 +222,7 @@ fn nodes(flags: &Flags, file: &ConfigFile) -> anyhow::Result<Vec<NodeConfig>> {
         }
         _ => vec![single(flags, file)?],
     };
-    let tls = tls(flags, &file)?;
+    let tls = tls(flags, file)?;
     let redo_threads = flags.redo_threads.or(file.redo_threads);
     let redo_threads = redo_threads.map(RedoThreads::new);
     for node in &mut nodes {

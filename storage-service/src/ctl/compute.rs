@@ -72,6 +72,7 @@ async fn make(invocation: &Invocation<'_>, create: &Create) -> Result<bool> {
     let new = NewDirectory {
         pgdata,
         nodes: config.nodes.clone(),
+        tls: invocation.tls_files(&config.nodes)?,
         volume,
         port: create.port,
         auth: auth_method(create.auth.as_deref()),

@@ -6,6 +6,7 @@
 mod compute;
 mod export;
 mod failover;
+mod known_nodes;
 mod node;
 mod output;
 mod pki;
@@ -19,6 +20,8 @@ use clap::{Parser, Subcommand};
 use pg_quorum_client::ClientConfig;
 use pg_quorum_tls::{Tls, TlsFiles};
 use pg_quorum_types::VolumeId;
+
+use known_nodes::KnownNodes;
 
 /// Shows and manages pg_quorum volumes, storage nodes and computes.
 #[derive(Parser, Debug)]
@@ -34,7 +37,8 @@ struct Cli {
     /// The volume, where nodes might keep several
     #[arg(long, global = true, value_name = "UUID")]
     volume: Option<uuid::Uuid>,
-    /// Certificates of the nodes' authority (PEM); needs --tls-cert and --tls-key
+    /// Certificates of the nodes' authority (PEM); needs --tls-cert and --tls-key [default: what `pki use` was told about the
+    /// nodes, else connections in the clear]
     #[arg(long, env = "PG_QUORUM_TLS_CA", global = true, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
     /// The certificate to show to the nodes (PEM)
@@ -77,15 +81,34 @@ struct Invocation<'a> {
 }
 
 impl Invocation<'_> {
-    fn config(&self) -> Result<ClientConfig> {
+    fn addresses(&self) -> Result<Vec<String>> {
+        Ok(self.parsed()?.nodes)
+    }
+
+    fn parsed(&self) -> Result<ClientConfig> {
         let Some(nodes) = self.nodes else {
             bail!(
                 "which nodes? Give their addresses with --nodes or in the environment variable PG_QUORUM_NODES"
             );
         };
-        let mut config = ClientConfig::parse(nodes).context("--nodes")?;
+        ClientConfig::parse(nodes).context("--nodes")
+    }
+
+    /// Those of the command line, else what the user's own file says about these nodes.
+    fn tls_files(&self, nodes: &[String]) -> Result<Option<TlsFiles>> {
+        if self.tls.is_some() {
+            return Ok(self.tls.clone());
+        }
+        match KnownNodes::path() {
+            Some(path) => Ok(KnownNodes::read(&path)?.find(nodes)),
+            None => Ok(None),
+        }
+    }
+
+    fn config(&self) -> Result<ClientConfig> {
+        let mut config = self.parsed()?;
         config.volume = self.volume;
-        config.transport.tls = self.tls.clone().map(Tls::load).transpose()?;
+        config.transport.tls = self.tls_files(&config.nodes)?.map(Tls::load).transpose()?;
         Ok(config)
     }
 }
@@ -104,8 +127,13 @@ pub fn main() -> ExitCode {
 
 /// Whether all is well.
 fn run(cli: &Cli) -> Result<bool> {
-    let tls = TlsFiles::from_settings(cli.tls_ca.clone(), cli.tls_cert.clone(), cli.tls_key.clone())
-        .context("--tls-ca, --tls-cert and --tls-key go together")?;
+    let absolute = |path: &Option<PathBuf>| path.as_deref().map(std::path::absolute).transpose();
+    let tls = TlsFiles::from_settings(
+        absolute(&cli.tls_ca)?,
+        absolute(&cli.tls_cert)?,
+        absolute(&cli.tls_key)?,
+    )
+    .context("--tls-ca, --tls-cert and --tls-key go together")?;
     let context = Invocation {
         nodes: cli.nodes.as_deref(),
         volume: cli.volume.map(VolumeId),

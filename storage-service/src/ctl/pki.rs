@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
+use pg_quorum_tls::Tls;
 use serde::Serialize;
 
 use super::Invocation;
+use super::known_nodes::KnownNodes;
 use super::output::{print_json, print_text};
 use crate::pki::{Subject, init, issue};
 
@@ -42,6 +44,13 @@ pub(super) enum PkiCommand {
         #[arg(long, default_value = "compute")]
         name: String,
     },
+    /// Show the certificate of --tls-ca, --tls-cert and --tls-key to the nodes of --nodes from now on, without being told;
+    /// without them, speak with these nodes in the clear
+    #[command(
+        after_help = "Example:\n  quorumctl --nodes 10.0.0.1:7101,10.0.0.2:7101 --tls-ca ca.pem --tls-cert me.pem --tls-key me.key pki use\n\n\
+                      It is kept in pg_quorum/nodes.toml below $XDG_CONFIG_HOME or ~/.config."
+    )]
+    Use,
 }
 
 #[derive(Args, Debug)]
@@ -79,6 +88,7 @@ pub(super) fn run(invocation: &Invocation<'_>, command: &PkiCommand) -> Result<b
             issue(&certificate.dir, name, Subject::Compute, certificate.days)?;
             (&certificate.dir, name.as_str())
         }
+        PkiCommand::Use => return use_from_now_on(invocation),
     };
     let made = Made {
         certificate: dir.join(format!("{name}.pem")),
@@ -92,6 +102,23 @@ pub(super) fn run(invocation: &Invocation<'_>, command: &PkiCommand) -> Result<b
             made.certificate.display(),
             made.key.display()
         ))?;
+    }
+    Ok(true)
+}
+
+fn use_from_now_on(invocation: &Invocation<'_>) -> Result<bool> {
+    let nodes = invocation.addresses()?;
+    if let Some(files) = &invocation.tls {
+        Tls::load(files.clone())?;
+    }
+    let path = KnownNodes::path().context("this user has no home directory to keep it in")?;
+    let mut known = KnownNodes::read(&path)?;
+    known.set(&nodes, invocation.tls.as_ref());
+    known.write(&path)?;
+    if invocation.json {
+        print_json(&path)?;
+    } else {
+        print_text(&format!("{}\n", path.display()))?;
     }
     Ok(true)
 }

@@ -13,6 +13,9 @@ pub struct Record {
     pub port_base: u16,
     /// Six processes instead of one.
     pub processes: bool,
+    /// Mutual TLS between all of them; a deployment that was made before there was TLS has none.
+    #[serde(default)]
+    pub tls: bool,
 }
 
 impl Record {

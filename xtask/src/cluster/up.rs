@@ -6,8 +6,8 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use pg_quorum_deployment::{
-    Account, Binaries, Layout, Node, NodeFlags, Server, Settings, capture, six_nodes, start_embedded,
-    workspace_root,
+    Account, Binaries, Certificates, Layout, Node, NodeFlags, Server, Settings, capture, six_nodes,
+    start_embedded, workspace_root,
 };
 
 use super::record::Record;
@@ -23,6 +23,9 @@ pub struct UpOptions {
     /// Six node processes instead of one with all six.
     #[arg(long)]
     processes: bool,
+    /// Connections in the clear between server, nodes and tools.
+    #[arg(long)]
+    no_tls: bool,
     /// Read replicas (there are none yet: only 0 is possible).
     #[arg(long, default_value_t = 0)]
     replicas: u16,
@@ -53,7 +56,18 @@ pub fn up(options: &UpOptions) -> Result<()> {
     let layout = Layout::new(&directory);
     let binaries = built.copy_to(&layout.bin(), &account)?;
     let nodes = six_nodes(&layout, record.node_port_base());
-    start_nodes(&layout, &nodes, record, &binaries, &account)?;
+    let certificates = record
+        .tls
+        .then(|| Certificates::make(&layout.pki(), &binaries, &account))
+        .transpose()?;
+    start_nodes(
+        &layout,
+        &nodes,
+        record,
+        certificates.as_ref(),
+        &binaries,
+        &account,
+    )?;
     let server = Server {
         pgdata: layout.compute("primary"),
         port: record.primary_port(),
@@ -61,8 +75,13 @@ pub fn up(options: &UpOptions) -> Result<()> {
         binaries,
         account,
     };
-    start_server(&layout, &nodes, &server)?;
-    print_result(&layout, &nodes, &server)
+    let tools = Tools {
+        addresses: nodes.iter().map(Node::address).collect(),
+        certificates,
+    };
+    start_server(&layout, &tools, &server)?;
+    tools.use_by_default(&server)?;
+    print_result(&layout, &tools, &server)
 }
 
 /// Makes the directory, or takes the one that is there with the ports that it was made with.
@@ -80,6 +99,7 @@ fn open_directory(options: &UpOptions, account: &Account) -> Result<(PathBuf, Re
     let record = found.unwrap_or(Record {
         port_base: options.port_base.unwrap_or(DEFAULT_PORT_BASE),
         processes: options.processes,
+        tls: !options.no_tls,
     });
     if options
         .port_base
@@ -90,6 +110,9 @@ fn open_directory(options: &UpOptions, account: &Account) -> Result<(PathBuf, Re
             directory.display(),
             record.port_base
         );
+    }
+    if options.no_tls && record.tls {
+        bail!("{} was made with TLS", directory.display());
     }
     if options.processes && !record.processes {
         bail!("{} was made without --processes", directory.display());
@@ -118,6 +141,7 @@ fn start_nodes(
     layout: &Layout,
     nodes: &[Node],
     record: Record,
+    certificates: Option<&Certificates>,
     binaries: &Binaries,
     account: &Account,
 ) -> Result<()> {
@@ -126,28 +150,29 @@ fn start_nodes(
         return Ok(());
     }
     report::step("Starting the storage nodes");
+    let flags = certificates.map_or_else(NodeFlags::new, Certificates::node_flags);
     if record.processes {
         for node in stopped {
-            node.start(binaries, account, &NodeFlags::new())?;
+            node.start(binaries, account, &flags)?;
         }
     } else {
-        start_embedded(layout, nodes, binaries, account, &NodeFlags::new())?;
+        start_embedded(layout, nodes, binaries, account, &flags)?;
     }
     Ok(())
 }
 
-fn start_server(layout: &Layout, nodes: &[Node], server: &Server) -> Result<()> {
+fn start_server(layout: &Layout, tools: &Tools, server: &Server) -> Result<()> {
     if server.postmaster().is_some() {
         return Ok(());
     }
     server.account.create_dir(&layout.computes())?;
     server.account.create_dir(&layout.sockets())?;
-    let addresses: Vec<String> = nodes.iter().map(Node::address).collect();
     if !server.exists() {
-        if volume_id(server, &addresses)?.is_some() {
+        if tools.volume_id(server)?.is_some() {
             report::step("The data directory is gone: making a new one for the volume");
             capture(
-                quorumctl(server, &addresses)
+                tools
+                    .quorumctl(server)
                     .args(["compute", "create", "-D"])
                     .arg(&server.pgdata),
             )?;
@@ -156,7 +181,11 @@ fn start_server(layout: &Layout, nodes: &[Node], server: &Server) -> Result<()> 
             server.initdb(&[])?;
         }
         server.trust_loopback()?;
-        server.configure(&Settings::local(server.port, &layout.sockets()).with_quorum(&addresses))?;
+        let tls = tools.certificates.as_ref().map(Certificates::settings);
+        let settings = Settings::local(server.port, &layout.sockets())
+            .with_quorum(&tools.addresses)
+            .and(&tls.unwrap_or_default());
+        server.configure(&settings)?;
     }
     report::step("Starting the server");
     server.start_with(&mut |line| {
@@ -166,16 +195,41 @@ fn start_server(layout: &Layout, nodes: &[Node], server: &Server) -> Result<()> 
     })
 }
 
-fn quorumctl(server: &Server, addresses: &[String]) -> Command {
-    let mut command = server.account.command(server.binaries.quorumctl());
-    command.arg("--nodes").arg(addresses.join(","));
-    command
+/// How `quorumctl` reaches the nodes.
+struct Tools {
+    addresses: Vec<String>,
+    certificates: Option<Certificates>,
 }
 
-/// The volume that the nodes keep, `None` if they keep none.
-fn volume_id(server: &Server, addresses: &[String]) -> Result<Option<String>> {
-    let text = capture(quorumctl(server, addresses).args(["--json", "node", "status"]))?;
-    find_volume(&text)
+impl Tools {
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = vec!["--nodes".to_owned(), self.addresses.join(",")];
+        arguments.extend(self.certificates.iter().flat_map(Certificates::tool_flags));
+        arguments
+    }
+
+    /// As the servers' account.
+    fn quorumctl(&self, server: &Server) -> Command {
+        let mut command = server.account.command(server.binaries.quorumctl());
+        command.args(self.arguments());
+        command
+    }
+
+    /// Whoever calls us may then call `quorumctl --nodes` without the certificates' names, as may the servers' account.
+    fn use_by_default(&self, server: &Server) -> Result<()> {
+        let mut callers = Command::new(server.binaries.quorumctl());
+        callers.args(self.arguments());
+        for mut command in [callers, self.quorumctl(server)] {
+            capture(command.args(["pki", "use"]))?;
+        }
+        Ok(())
+    }
+
+    /// The volume that the nodes keep, `None` if they keep none.
+    fn volume_id(&self, server: &Server) -> Result<Option<String>> {
+        let text = capture(self.quorumctl(server).args(["--json", "node", "status"]))?;
+        find_volume(&text)
+    }
 }
 
 /// The first volume named in what `quorumctl --json node status` prints: an array with an object for each node.
@@ -191,14 +245,19 @@ fn find_volume(status: &str) -> Result<Option<String>> {
         .find(|volume| !volume.is_empty()))
 }
 
-fn print_result(layout: &Layout, nodes: &[Node], server: &Server) -> Result<()> {
-    let addresses: Vec<String> = nodes.iter().map(Node::address).collect();
-    let volume =
-        volume_id(server, &addresses)?.context("the nodes keep no volume after the server's start")?;
+fn print_result(layout: &Layout, tools: &Tools, server: &Server) -> Result<()> {
+    let volume = tools
+        .volume_id(server)?
+        .context("the nodes keep no volume after the server's start")?;
     println!("primary_uri={}", server.uri());
     println!("pgdata={}", server.pgdata.display());
-    println!("nodes={}", addresses.join(","));
+    println!("nodes={}", tools.addresses.join(","));
     println!("volume={volume}");
+    if let Some(certificates) = &tools.certificates {
+        println!("tls_ca={}", certificates.authority().display());
+        println!("tls_cert={}", certificates.compute().display());
+        println!("tls_key={}", certificates.compute_key().display());
+    }
     print_hints(&layout.root, server);
     Ok(())
 }

@@ -7,6 +7,8 @@ use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, lchown};
 use std::path::{Path, PathBuf};
 
+use pg_quorum_tls::TlsFiles;
+
 use super::{ComputeIdentity, PgdataError, place_tripwire, request_force};
 use crate::VolumeControl;
 
@@ -65,6 +67,8 @@ pub struct NewDirectory {
     pub pgdata: PathBuf,
     /// The nodes' addresses, for `pg_quorum.nodes`.
     pub nodes: Vec<String>,
+    /// How the server speaks with them. `None`: in the clear.
+    pub tls: Option<TlsFiles>,
     pub volume: VolumeControl,
     /// `None`: PostgreSQL's default, 5432.
     pub port: Option<u16>,
@@ -218,6 +222,16 @@ fn settings(new: &NewDirectory) -> String {
         new.nodes.join(","),
         new.volume.volume,
     );
+    if let Some(tls) = &new.tls {
+        for (name, path) in [
+            ("ca", &tls.authority),
+            ("cert", &tls.certificate),
+            ("key", &tls.key),
+        ] {
+            let path = path.display().to_string().replace('\'', "''");
+            let _ = writeln!(text, "pg_quorum.tls_{name}_file = '{path}'");
+        }
+    }
     if let Some(port) = new.port {
         let _ = writeln!(text, "port = {port}");
     }
@@ -267,6 +281,11 @@ mod tests {
         NewDirectory {
             pgdata,
             nodes: vec!["10.0.0.1:7101".into(), "10.0.0.2:7101".into()],
+            tls: Some(TlsFiles {
+                authority: "/pki/ca.pem".into(),
+                certificate: "/pki/it's.pem".into(),
+                key: "/pki/it's.key".into(),
+            }),
             volume: VolumeControl {
                 volume: VolumeId::random(),
                 facts: ClusterFacts {
