@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use pg_quorum_deployment::{Settings, ShutdownMode, Signal, descendants, kill};
+use pg_quorum_deployment::{Settings, ShutdownMode, Signal, descendants, kill, wait_until_reaped};
 use pg_quorum_tests::checks::{assert_same_dump, check_everything, dump};
 use pg_quorum_tests::cluster::{Cluster, Plan};
 use pg_quorum_tests::ledger::Ledger;
@@ -124,6 +124,55 @@ fn a_fast_stop_without_a_quorum_ends_and_acknowledges_nothing() {
     }
     cluster.start_server();
     ledger.check(&mut cluster.connect());
+    check_everything(&cluster.server);
+}
+
+/// Sessions that wait for the log's copies with locks, and others that wait for those locks: no process is left that keeps a
+/// new server from its start.
+#[test]
+fn nobody_outlives_a_killed_postmaster() {
+    let plan = Plan {
+        settings: Settings::default().with("pg_quorum.max_unshipped_wal", "64MB"),
+        ..Plan::default()
+    };
+    let cluster = Cluster::start_with("postmaster-killed", plan);
+    let mut client = cluster.connect();
+    let waits =
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'LWLock' AND query LIKE '%emit%'";
+    assert_eq!(sql::value(&mut client, waits), "0");
+    for node in 0..cluster.nodes.len() {
+        cluster.pause_node(node);
+    }
+    let uri = cluster.server.uri();
+    let sessions: Vec<_> = (0..6)
+        .map(|_| {
+            let mut session = sql::connect(&uri);
+            std::thread::spawn(move || {
+                let much = "SELECT pg_logical_emit_message(true, 'x', repeat('x', 1 << 20)) FROM generate_series(1, 200)";
+                session.simple_query(much).expect_err("nothing is acknowledged")
+            })
+        })
+        .collect();
+    wait_for("sessions wait for a lock", Duration::from_secs(60), || {
+        sql::value(&mut client, waits) != "0"
+    });
+    let postmaster = cluster.server.postmaster().expect("the server runs");
+    let children = descendants(postmaster);
+    assert!(children.len() > 10, "{children:?}");
+    kill(postmaster, Signal::KILL);
+    for child in children {
+        assert!(
+            wait_until_reaped(child, Duration::from_secs(10)),
+            "{child} is left"
+        );
+    }
+    for session in sessions {
+        session.join().expect("a session");
+    }
+    for node in 0..cluster.nodes.len() {
+        cluster.resume_node(node);
+    }
+    cluster.start_server();
     check_everything(&cluster.server);
 }
 

@@ -21,7 +21,7 @@ pub use by_myself::{fetch_by_myself, ship_by_myself};
 
 use read_point::ReadPoints;
 
-use crate::pg::{server, syncrep, worker as process};
+use crate::pg::{postmaster_death, server, syncrep, worker as process};
 use crate::shared::{self, LinkState, SharedState};
 
 /// Patience and limits of the link.
@@ -56,7 +56,7 @@ impl LinkSettings {
 /// # Panics
 /// When it cannot go on: the server restarts all its processes and attaches anew.
 pub fn run() {
-    server::die_with_postmaster();
+    postmaster_death::die_with_postmaster();
     let state = shared::state();
     let wakeup = shared::wal_wakeup().expect("the postmaster has made the wake-ups");
     process::start_signals(wakeup);

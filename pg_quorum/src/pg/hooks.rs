@@ -8,7 +8,9 @@ use pgrx::pg_sys;
 
 use super::elf::{ElfError, MainProgram};
 use super::patch::{self, Patch};
-use super::{cache_files, config, files, md15, presence_file, report, shmem, smgr, utility, xact};
+use super::{
+    cache_files, config, files, md15, postmaster_death, presence_file, report, shmem, smgr, utility, xact,
+};
 use crate::{attach, link, settings, shared};
 
 /// All that is to be swapped, found and checked.
@@ -73,6 +75,7 @@ fn find() -> Result<Vec<Patch>, ElfError> {
     let row = md15::find(&program)?;
     let mut patches = row.patches(&smgr::hooks());
     patches.extend(files::find(&program)?);
+    patches.extend(postmaster_death::find(&program)?);
     Ok(patches)
 }
 

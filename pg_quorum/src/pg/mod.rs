@@ -16,6 +16,7 @@ pub mod hooks;
 pub mod interrupts;
 mod md15;
 mod patch;
+pub mod postmaster_death;
 pub mod presence_file;
 pub mod prewarm;
 pub mod report;

@@ -61,32 +61,6 @@ pub fn stop_immediately() {
     }
 }
 
-/// Whether the postmaster is still this process's parent.
-pub fn postmaster_is_alive() -> bool {
-    // SAFETY: plain getppid and a pid that does not change.
-    unsafe { libc::getppid() == pg_sys::PostmasterPid }
-}
-
-/// A process that waits must not outlive the postmaster: the next one could not start while it is attached to
-/// shared memory. Leaves as `quickdie` does, without callbacks.
-pub fn exit_if_postmaster_died() {
-    // SAFETY: plain system calls; IsUnderPostmaster is a plain setting of this process.
-    unsafe {
-        if pg_sys::IsUnderPostmaster && !postmaster_is_alive() {
-            libc::_exit(2);
-        }
-    }
-}
-
-/// The kernel kills this process when the postmaster ends, however that comes.
-pub fn die_with_postmaster() {
-    // SAFETY: takes plain numbers.
-    unsafe {
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-    }
-    exit_if_postmaster_died();
-}
-
 /// Ends this process without the server's exit callbacks, in a way that makes the postmaster restart
 /// everything: what a worker does that cannot go on.
 pub fn crash() -> ! {

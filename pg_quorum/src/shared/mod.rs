@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use pg_quorum_types::Lsn;
 
 use crate::pg::wait_event::WaitEvent;
-use crate::pg::{futex, server, shmem};
+use crate::pg::{futex, postmaster_death, shmem};
 
 pub use counters::{Counters, Histogram, add};
 pub use page_slots::{FetchError, Page, PageRequest, PageSlots, fetch_pages};
@@ -132,7 +132,7 @@ impl SharedState {
             if left.is_zero() {
                 break VdlWait::TimedOut;
             }
-            server::exit_if_postmaster_died();
+            postmaster_death::die_with_postmaster();
             futex::wait(&self.vdl_generation, generation, left);
         };
         self.vdl_waiters.fetch_sub(1, Ordering::SeqCst);

@@ -25,7 +25,7 @@ use super::text::SharedText;
 use super::wake::page_wakeup;
 use super::{INTERRUPT_POLL, SharedState, state};
 use crate::pg::wait_event::WaitEvent;
-use crate::pg::{futex, server};
+use crate::pg::{futex, postmaster_death};
 
 /// Blocks of one request; a longer one is split.
 pub const MAX_BLOCKS_PER_REQUEST: usize = 16;
@@ -325,6 +325,6 @@ fn leave_if_asked(shared: &SharedState, interrupted: &dyn Fn() -> bool) -> Resul
     if interrupted() {
         return Err(FetchError::Interrupted);
     }
-    server::exit_if_postmaster_died();
+    postmaster_death::die_with_postmaster();
     Ok(())
 }
