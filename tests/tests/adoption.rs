@@ -87,6 +87,47 @@ fn a_cluster_with_data_checksums_is_adopted() {
     check_everything(&cluster.server);
 }
 
+/// It was a standby once: its log has a history, and begins in the middle of a segment of an older timeline.
+#[test]
+fn a_cluster_on_a_later_timeline_is_adopted() {
+    let mut cluster = stock_cluster("timeline", &[], CONTENT);
+    for timeline in 2..=3 {
+        cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+        std::fs::write(cluster.server.pgdata.join("standby.signal"), "").expect("write standby.signal");
+        cluster.start_server();
+        let mut client = cluster.connect();
+        assert_eq!(sql::value(&mut client, "SELECT pg_promote()"), "t");
+        sql::execute(
+            &mut client,
+            &format!("CREATE TABLE on_{timeline} AS SELECT {timeline} AS a"),
+        );
+    }
+    let before = dump(&cluster.server);
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+    adopt(&cluster);
+    cluster.start_server();
+    let timeline = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)";
+    for _ in 0..2 {
+        let mut client = cluster.connect();
+        assert_eq!(sql::value(&mut client, timeline), "00000003");
+        assert_same_dump(&before, &dump(&cluster.server));
+        for _ in 0..2 {
+            sql::value(
+                &mut client,
+                "SELECT pg_logical_emit_message(true, 'some', repeat('x', 100000))",
+            );
+            sql::value(&mut client, "SELECT pg_switch_wal()");
+        }
+        let histories = "SELECT count(*) FROM pg_ls_waldir() WHERE name LIKE '%.history'";
+        assert_eq!(sql::value(&mut client, histories), "2");
+        drop(client);
+        cluster.burn_compute();
+        cluster.create_compute();
+        cluster.start_server();
+    }
+    check_everything(&cluster.server);
+}
+
 #[test]
 fn a_cluster_that_was_not_stopped_cleanly_is_refused() {
     let cluster = stock_cluster("unclean", &[], CONTENT);

@@ -4,9 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use pg_quorum_deployment::{Settings, ShutdownMode};
+use pg_quorum_deployment::{Server, Settings, ShutdownMode};
 use pg_quorum_tests::checks::{assert_same_dump, check_everything, dump};
 use pg_quorum_tests::cluster::{Cluster, Plan};
+use pg_quorum_tests::ports::free_ports;
 use pg_quorum_tests::{is_full, sql, wait_for};
 
 fn small_cluster(name: &str) -> Cluster {
@@ -82,6 +83,53 @@ fn prepared_transactions_survive_burnt_machines() {
         "SELECT string_agg(a::text, ',' ORDER BY a) FROM t",
     );
     assert_eq!(kept, "1,2,4");
+}
+
+#[test]
+fn more_prepared_transactions_than_allowed_are_a_clear_refusal() {
+    let mut cluster = small_cluster("too-many-prepared");
+    let mut client = cluster.connect();
+    sql::execute(&mut client, "CREATE TABLE t (a int)");
+    for number in 1..=4 {
+        let prepare = format!("BEGIN; INSERT INTO t VALUES ({number}); PREPARE TRANSACTION 'p{number}'");
+        sql::execute(&mut client, &prepare);
+    }
+    drop(client);
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+    let allow = |cluster: &Cluster, count: u32| {
+        let settings = Settings::default().with("max_prepared_transactions", count);
+        cluster
+            .server
+            .configure(&settings)
+            .expect("write postgresql.conf");
+    };
+    // In the directory that they were prepared in, and in a new one.
+    for _ in 0..2 {
+        allow(&cluster, 3);
+        let said = cluster.refused_start();
+        assert!(
+            said.contains("maximum number of prepared transactions reached")
+                && said.contains("Increase max_prepared_transactions"),
+            "{said}"
+        );
+        allow(&cluster, 4);
+        cluster.start_server();
+        let mut client = cluster.connect();
+        assert_eq!(
+            sql::value(&mut client, "SELECT count(*) FROM pg_prepared_xacts"),
+            "4"
+        );
+        drop(client);
+        cluster.burn_compute();
+        cluster.create_compute();
+    }
+    allow(&cluster, 4);
+    cluster.start_server();
+    let mut client = cluster.connect();
+    for number in 1..=4 {
+        sql::execute(&mut client, &format!("COMMIT PREPARED 'p{number}'"));
+    }
+    assert_eq!(sql::value(&mut client, "SELECT sum(a) FROM t"), "10");
 }
 
 /// Values inside the logged range of 32 are handed out without a record.
@@ -525,4 +573,146 @@ fn a_logical_slot_is_readable_after_a_restart() {
     let changes =
         "SELECT count(*) FROM pg_logical_slot_get_changes('s', NULL, NULL) WHERE data LIKE '%INSERT%'";
     assert_eq!(sql::value(&mut cluster.connect(), changes), "3");
+}
+
+/// More sessions than there are places for requests of pages: each gets its turn.
+#[test]
+fn five_hundred_connections_read_and_commit_through_one_link() {
+    const SESSIONS: usize = 500;
+    let settings = Settings::default()
+        .with("max_connections", SESSIONS + 20)
+        .with("shared_buffers", "16MB")
+        .with("pg_quorum.cache_size", "4MB");
+    let plan = Plan {
+        settings,
+        ..Plan::default()
+    };
+    let cluster = Cluster::start_with("500-connections", plan);
+    let mut client = cluster.connect();
+    sql::execute(
+        &mut client,
+        "CREATE EXTENSION pg_quorum; CREATE TABLE t (a int PRIMARY KEY, b text); \
+         INSERT INTO t SELECT g, repeat(md5(g::text), 12) FROM generate_series(1, 100000) g; CREATE TABLE log (a int)",
+    );
+    let count = |client: &mut postgres::Client, column: &str| -> u64 {
+        let query = format!("SELECT {column} FROM quorum.cache");
+        sql::value(client, &query).parse().expect("a number")
+    };
+    let (dropped, refetched) = (
+        count(&mut client, "pages_dropped"),
+        count(&mut client, "pages_refetched"),
+    );
+    let uri = cluster.server.uri();
+    let all_are_connected = std::sync::Barrier::new(SESSIONS);
+    std::thread::scope(|scope| {
+        for session in 0..SESSIONS {
+            let (uri, all_are_connected) = (&uri, &all_are_connected);
+            scope.spawn(move || {
+                let mut client = sql::connect(uri);
+                all_are_connected.wait();
+                for round in 0..4 {
+                    let key = (session * 7919 + round * 25_013) % 100_000 + 1;
+                    let right = format!("SELECT b = repeat(md5('{key}'), 12) FROM t WHERE a = {key}");
+                    assert_eq!(sql::value(&mut client, &right), "t", "row {key}");
+                    sql::execute(&mut client, &format!("INSERT INTO log VALUES ({key})"));
+                }
+            });
+        }
+    });
+    let logged = sql::value(&mut client, "SELECT count(*) FROM log");
+    assert_eq!(logged, (SESSIONS * 4).to_string());
+    let (dropped, refetched) = (
+        count(&mut client, "pages_dropped") - dropped,
+        count(&mut client, "pages_refetched") - refetched,
+    );
+    assert!(
+        dropped > 1000 && refetched > 1000,
+        "{dropped} pages were dropped, {refetched} fetched again"
+    );
+    check_everything(&cluster.server);
+}
+
+/// A subscription's worker has `synchronous_commit = off`, and tells the publisher how far its commits are safe.
+#[test]
+fn a_subscriber_confirms_only_what_the_quorum_has() {
+    let mut cluster = small_cluster("subscriber");
+    let publisher = Server {
+        pgdata: cluster.layout.compute("publisher"),
+        port: free_ports(1),
+        log: cluster.layout.compute_log("publisher"),
+        ..cluster.server.clone()
+    };
+    publisher.initdb(&[]).expect("initdb");
+    publisher.trust_loopback().expect("write pg_hba.conf");
+    let settings = Settings::local(publisher.port, &cluster.layout.sockets()).with("wal_level", "logical");
+    publisher.configure(&settings).expect("write postgresql.conf");
+    publisher.start().expect("start the publisher");
+    let mut source = sql::connect(&publisher.uri());
+    sql::execute(
+        &mut source,
+        "CREATE TABLE t (a int PRIMARY KEY); CREATE PUBLICATION p FOR TABLE t",
+    );
+    sql::value(
+        &mut source,
+        "SELECT lsn FROM pg_create_logical_replication_slot('s', 'pgoutput')",
+    );
+    let mut client = cluster.connect();
+    sql::execute(&mut client, "CREATE TABLE t (a int PRIMARY KEY)");
+    let subscribe = format!(
+        "CREATE SUBSCRIPTION s CONNECTION '{}' PUBLICATION p WITH (create_slot = false, slot_name = 's')",
+        publisher.uri()
+    );
+    sql::execute(&mut client, &subscribe);
+    let rows = |client: &mut postgres::Client| sql::value(client, "SELECT count(*) FROM t");
+    sql::execute(&mut source, "INSERT INTO t SELECT generate_series(1, 100)");
+    wait_for("the rows have come", Duration::from_secs(60), || {
+        rows(&mut client) == "100"
+    });
+    let behind = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = 's' AND confirmed_flush_lsn < ";
+    let end = |source: &mut postgres::Client| {
+        let lsn = sql::value(source, "SELECT pg_current_wal_lsn()");
+        format!("{behind} '{lsn}'")
+    };
+    let is_behind = end(&mut source);
+    wait_for("they are confirmed", Duration::from_secs(60), || {
+        sql::value(&mut source, &is_behind) == "0"
+    });
+
+    for node in [0, 2, 4] {
+        cluster.pause_node(node);
+    }
+    sql::execute(&mut source, "INSERT INTO t SELECT generate_series(101, 200)");
+    let is_behind = end(&mut source);
+    let waits = "SELECT count(*) FROM pg_stat_activity \
+                 WHERE backend_type = 'logical replication worker' AND wait_event = 'SyncRep'";
+    wait_for("the worker waits for the quorum", Duration::from_secs(60), || {
+        sql::value(&mut client, waits) == "1"
+    });
+    for _ in 0..10 {
+        std::thread::sleep(Duration::from_millis(500));
+        assert_eq!(
+            sql::value(&mut source, &is_behind),
+            "1",
+            "what no quorum has was confirmed"
+        );
+        assert_eq!(rows(&mut client), "100");
+    }
+    drop(client);
+    cluster.burn_compute();
+    for node in [0, 2, 4] {
+        cluster.resume_node(node);
+    }
+    cluster.create_compute();
+    cluster.start_server();
+    let mut client = cluster.connect();
+    sql::execute(&mut source, "INSERT INTO t SELECT generate_series(201, 300)");
+    wait_for("all rows are there, each once", Duration::from_secs(60), || {
+        rows(&mut client) == "300"
+    });
+    let is_behind = end(&mut source);
+    wait_for("they are confirmed", Duration::from_secs(60), || {
+        sql::value(&mut source, &is_behind) == "0"
+    });
+    check_everything(&cluster.server);
+    publisher.kill_everything().expect("kill the publisher");
 }

@@ -83,6 +83,11 @@ impl<'a> Builder<'a> {
             Some(Item::Database(database)) => self.databases.push(database),
             Some(Item::ControlFile(control_file)) => self.control_file = Some(control_file.into()),
             Some(Item::Tablespace(tablespace)) => self.tablespaces.push(tablespace),
+            // Also into a directory that keeps its files: histories of timelines are in pg_wal, which is emptied all the same.
+            Some(Item::File(file)) => {
+                let path = self.layout.join(inner_path(&file.path)?);
+                write_file(&path, &file.content)?;
+            }
             Some(_) if self.keeps_files => {}
             Some(Item::RelationPages(pages)) => {
                 self.pages
@@ -97,10 +102,6 @@ impl<'a> Builder<'a> {
                 number: u16::try_from(origin.origin).map_err(|_| malformed("replication origin"))?,
                 remote_lsn: origin.remote_lsn,
             }),
-            Some(Item::File(file)) => {
-                let path = self.layout.join(inner_path(&file.path)?);
-                write_file(&path, &file.content)?;
-            }
             // The compute gets its WAL with page headers and all from the Wal service.
             Some(Item::WalPrefix(_)) => {}
             None => return Err(malformed("item of an unknown kind")),
