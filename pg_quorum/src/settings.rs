@@ -21,6 +21,7 @@ static VOLUME: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(
 static TLS_CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static TLS_CERT_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static TLS_KEY_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static TOKEN_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static SHUTDOWN_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(30);
 static ATTACH_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_UNSHIPPED_MB: GucSetting<i32> = GucSetting::<i32>::new(256);
@@ -108,6 +109,14 @@ pub fn define() {
         GucContext::Postmaster,
         GucFlags::default(),
     );
+    GucRegistry::define_string_guc(
+        c"pg_quorum.token_file",
+        c"A token that says what this server may do to its volume.",
+        c"For nodes that want one; made by \"quorumctl pki token\". A file that is replaced is used from then on.",
+        &TOKEN_FILE,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
     GucRegistry::define_int_guc(
         c"pg_quorum.shutdown_timeout",
         c"How long a shutdown waits for a quorum that is away.",
@@ -170,8 +179,16 @@ pub fn volume() -> Option<VolumeId> {
 /// # Errors
 /// Only some of the three settings are there.
 pub fn tls_files() -> Result<Option<TlsFiles>, TlsError> {
-    let file = |setting| Some(PathBuf::from(text(setting))).filter(|path| !path.as_os_str().is_empty());
     TlsFiles::from_settings(file(&TLS_CA_FILE), file(&TLS_CERT_FILE), file(&TLS_KEY_FILE))
+}
+
+/// The file with the token for the nodes; `None`: they want none.
+pub fn token_file() -> Option<PathBuf> {
+    file(&TOKEN_FILE)
+}
+
+fn file(setting: &GucSetting<Option<CString>>) -> Option<PathBuf> {
+    Some(PathBuf::from(text(setting))).filter(|path| !path.as_os_str().is_empty())
 }
 
 pub fn shutdown_timeout() -> Duration {
@@ -214,11 +231,16 @@ pub fn hold() {
             "\"quorumctl volume show\" prints it.",
         );
     }
-    if let Err(error) = tls_files() {
-        refuse(
+    match tls_files() {
+        Err(error) => refuse(
             format!("the settings of pg_quorum for TLS are incomplete: {error}"),
             "Set pg_quorum.tls_ca_file, pg_quorum.tls_cert_file and pg_quorum.tls_key_file, or none of them.",
-        );
+        ),
+        Ok(None) if token_file().is_some() => refuse(
+            "pg_quorum.token_file needs TLS: a token is not sent in the clear",
+            "Set pg_quorum.tls_ca_file, pg_quorum.tls_cert_file and pg_quorum.tls_key_file.",
+        ),
+        Ok(_) => {}
     }
     if config::get_number("server_version_num") < OLDEST_SERVER {
         refuse(

@@ -5,11 +5,13 @@
 //! * [`log`]: the hot log
 //! * [`derived`]: what the log means: pages and everything else, as of an LSN
 //! * [`services`]: the gRPC face
+//! * [`access`]: who may ask for what
 //! * [`metrics`]: what it tells Prometheus
 //! * [`disk`]: files, with what tests need to make them fail
 //! * [`ctl`]: the tool, quorumctl
 
 mod abort;
+pub mod access;
 pub mod ctl;
 pub mod derived;
 pub mod disk;

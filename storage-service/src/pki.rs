@@ -4,6 +4,8 @@
 //!   DIR/ca.pem, ca.key          the authority; the key is needed to issue, by nobody else
 //!   DIR/node.pem, node.key      for servers and for clients: a storage node
 //!   DIR/compute.pem, …          for clients only: a compute or quorumctl
+//!   DIR/token.key, token.pub    signs tokens; the nodes get token.pub
+//!   DIR/compute.token           what its bearer may do to one volume
 //! ```
 //! Keys are ECDSA over P-256 and for their owner's eyes only. A certificate's purposes are what tells a node from a
 //! compute ([`pg_quorum_tls::Peer`]).
@@ -13,6 +15,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use pg_quorum_token::{Claims, SigningKey};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -35,6 +38,8 @@ pub enum PkiError {
     },
     #[error("making a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
+    #[error("making a token: {0}")]
+    Token(String),
 }
 
 /// Whom a certificate is for.
@@ -46,7 +51,7 @@ pub enum Subject<'a> {
     Compute,
 }
 
-/// Makes `ca.pem` and `ca.key`, and the directory if there is none.
+/// Makes `ca.pem` and `ca.key`, `token.key` and `token.pub`, and the directory if there is none.
 ///
 /// # Errors
 /// There is an authority already, or the directory cannot be written to.
@@ -59,7 +64,39 @@ pub fn init(dir: &Path) -> Result<(), PkiError> {
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     let certificate = params.self_signed(&key)?;
     write(dir.join("ca.key"), &key.serialize_pem(), 0o600, Existing::Refuse)?;
-    write(dir.join("ca.pem"), &certificate.pem(), 0o644, Existing::Refuse)
+    write(dir.join("ca.pem"), &certificate.pem(), 0o644, Existing::Refuse)?;
+    let pair = SigningKey::generate().map_err(PkiError::Token)?;
+    write(
+        dir.join("token.key"),
+        &line(&pair.secret),
+        0o600,
+        Existing::Refuse,
+    )?;
+    write(
+        dir.join("token.pub"),
+        &line(&pair.public),
+        0o644,
+        Existing::Refuse,
+    )
+}
+
+fn line(text: &str) -> String {
+    format!("{text}\n")
+}
+
+/// Makes `NAME.token`, in place of an older one, with which processes that run go on.
+///
+/// # Errors
+/// No `token.key` in the directory, or the directory cannot be written to.
+pub fn issue_token(dir: &Path, name: &str, claims: &Claims) -> Result<(), PkiError> {
+    let key = SigningKey::parse(&read(&dir.join("token.key"))?).map_err(PkiError::Token)?;
+    let token = key.sign(claims).map_err(PkiError::Token)?;
+    write(
+        dir.join(format!("{name}.token")),
+        &line(&token),
+        0o600,
+        Existing::Replace,
+    )
 }
 
 /// Makes `NAME.pem` and `NAME.key`, in place of older ones, with which processes that run go on for new connections.

@@ -7,42 +7,16 @@ use pg_quorum_client::{ClientConfig, Timeouts, Transport, probe};
 use pg_quorum_proto::v1;
 use pg_quorum_proto::v1::peer_client::PeerClient;
 use pg_quorum_tls::{Tls, TlsError, TlsFiles};
-use storage_service::node::{Node, NodeConfig};
-use storage_service::pki::{self, Subject};
+use storage_service::node::Node;
 use tonic::Code;
 use tonic::transport::Endpoint;
 
-const DAYS: u32 = 2;
+mod authority;
 
-fn authority(dir: &Path) {
-    pki::init(dir).expect("an authority");
-    issue(dir);
-}
-
-fn issue(dir: &Path) {
-    let hosts = ["127.0.0.1".to_owned()];
-    pki::issue(dir, "node", Subject::Node { hosts: &hosts }, DAYS).expect("a node's certificate");
-    pki::issue(dir, "compute", Subject::Compute, DAYS).expect("a compute's certificate");
-}
-
-fn files(authority: &Path, own: &Path, name: &str) -> TlsFiles {
-    TlsFiles {
-        authority: authority.join("ca.pem"),
-        certificate: own.join(format!("{name}.pem")),
-        key: own.join(format!("{name}.key")),
-    }
-}
-
-fn tls(authority: &Path, own: &Path, name: &str) -> Option<Tls> {
-    Some(Tls::load(files(authority, own, name)).expect("usable files"))
-}
+use authority::{authority, files, tls};
 
 async fn start(dir: &Path, tls: Option<Tls>) -> Node {
-    let config = NodeConfig {
-        tls,
-        ..NodeConfig::new("a", "az1", "127.0.0.1:0".to_owned(), dir.join("data"))
-    };
-    Node::start(config).await.expect("a node")
+    authority::start(dir, |config| config.tls = tls).await
 }
 
 /// Over a connection of its own.
@@ -56,6 +30,7 @@ async fn answers(node: &Node, tls: Option<Tls>) -> Result<(), String> {
                 ..Timeouts::default()
             },
             tls,
+            token: None,
         },
     };
     let report = probe(&config).await.expect("an address").remove(0);

@@ -235,6 +235,18 @@ impl Cluster {
         command
     }
 
+    /// A new token for the volume in place of the one that server and tools show. It lasts so long: `5s`, `1h`.
+    ///
+    /// # Panics
+    /// The cluster is a plain one, or `quorumctl` fails.
+    pub fn renew_token(&self, volume: &str, lasts: &str) {
+        assert!(self.certificates.is_some(), "a plain cluster has no tokens");
+        let mut command = self.quorumctl();
+        command.args(["--volume", volume, "pki", "token", "--lasts", lasts, "--dir"]);
+        command.arg(self.layout.pki());
+        pg_quorum_deployment::capture(&mut command).expect("quorumctl pki token");
+    }
+
     /// What the nodes say, in the order of `nodes`.
     ///
     /// # Panics

@@ -1,8 +1,11 @@
-//! A server and nodes that speak mutual TLS, with certificates by `quorumctl pki`.
+//! A server and nodes that speak mutual TLS and want tokens, with certificates and tokens by `quorumctl pki`.
+
+use std::thread;
+use std::time::Duration;
 
 use pg_quorum_deployment::{ShutdownMode, capture};
 use pg_quorum_tests::cluster::{Cluster, Plan};
-use pg_quorum_tests::sql;
+use pg_quorum_tests::{sql, wait_for};
 
 #[test]
 fn a_server_with_a_certificate_commits_and_reads_and_one_without_is_refused() {
@@ -71,4 +74,73 @@ fn a_server_with_a_certificate_commits_and_reads_and_one_without_is_refused() {
     cluster.start_server();
     let sum = sql::value(&mut cluster.connect(), "SELECT sum(length(b)) FROM t");
     assert_eq!(sum, "10000000");
+}
+
+/// A token runs out over a weekend: the link's streams end, commits wait, the log says why. Whoever then puts a new file into
+/// the old one's place restarts nothing, and nothing is lost.
+#[test]
+fn commits_wait_when_the_servers_token_has_expired_and_go_on_with_a_new_one() {
+    let mut cluster = Cluster::start("tokens");
+    let mut client = cluster.connect();
+    sql::execute(
+        &mut client,
+        "CREATE TABLE t AS SELECT generate_series(1, 1000) AS a",
+    );
+    let volume = cluster.status()[0].volume.clone().expect("a volume");
+
+    // Streams that stand were opened with the first token, which lasts; a node that comes back is shown the new one.
+    cluster.renew_token(&volume, "5s");
+    for index in 0..cluster.nodes.len() {
+        cluster.stop_node(index);
+        cluster.start_node(index);
+    }
+    wait_for(
+        "the server says why commits wait",
+        Duration::from_secs(60),
+        || {
+            let log = cluster.server_log();
+            log.contains("commits wait") && log.contains("the token of \"compute\" has expired")
+        },
+    );
+    let refused = "was refused: the token of \"compute\" has expired";
+    wait_for("each node says whom it refuses", Duration::from_secs(60), || {
+        let has_said =
+            |log: std::path::PathBuf| std::fs::read_to_string(log).is_ok_and(|log| log.contains(refused));
+        cluster.nodes.iter().all(|node| has_said(node.log()))
+    });
+
+    let waiting = thread::spawn(move || sql::execute(&mut client, "INSERT INTO t VALUES (1001)"));
+    thread::sleep(Duration::from_secs(2));
+    assert!(
+        !waiting.is_finished(),
+        "a commit was acknowledged without a quorum"
+    );
+    assert_eq!(
+        sql::value(&mut cluster.connect(), "SELECT count(*) FROM t"),
+        "1000"
+    );
+
+    cluster.renew_token(&volume, "1h");
+    wait_for("the commit goes on", Duration::from_secs(60), || {
+        waiting.is_finished()
+    });
+    waiting.join().expect("the commit");
+    cluster.server.kill_everything().expect("kill the server");
+    cluster.start_server();
+    assert_eq!(
+        sql::value(&mut cluster.connect(), "SELECT count(*) FROM t"),
+        "1001"
+    );
+
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+    let settings = cluster
+        .settings(cluster.server.port)
+        .with("pg_quorum.attach_timeout", "3s")
+        .with("pg_quorum.token_file", "nowhere.token");
+    cluster
+        .server
+        .configure(&settings)
+        .expect("write postgresql.conf");
+    let said = cluster.refused_start();
+    assert!(said.contains("the token cannot be used: nowhere.token"), "{said}");
 }

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use pg_quorum_proto::v1;
+use pg_quorum_token::TokenFile;
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
 
 use crate::Transport;
 
@@ -27,11 +31,35 @@ const TCP_KEEPALIVE: Duration = Duration::from_secs(10);
 pub(crate) struct Node {
     pub address: String,
     channel: Channel,
+    bearer: Bearer,
 }
+
+/// Shows the token, if there is one, as it is when a request is sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Bearer(Option<TokenFile>);
+
+impl Interceptor for Bearer {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        if let Some(file) = &self.0 {
+            let unusable = |error: &dyn std::fmt::Display| Status::unauthenticated(error.to_string());
+            let token = file.token().map_err(|error| unusable(&error))?;
+            let value = format!("Bearer {token}")
+                .parse()
+                .map_err(|error| unusable(&error))?;
+            request.metadata_mut().insert("authorization", value);
+        }
+        Ok(request)
+    }
+}
+
+type Calls = InterceptedService<Channel, Bearer>;
 
 impl Node {
     /// Must be called inside a tokio runtime: the connection's tasks live there.
     pub fn new(address: &str, transport: &Transport) -> Result<Node, crate::ConfigError> {
+        if transport.token.is_some() && transport.tls.is_none() {
+            return Err(crate::ConfigError::TokenInTheClear);
+        }
         let endpoint = Endpoint::from_shared(format!("http://{address}"))
             .map_err(|_| crate::ConfigError::BadAddress(address.to_owned()))?
             .connect_timeout(transport.timeouts.connect)
@@ -45,27 +73,31 @@ impl Node {
         Ok(Node {
             address: address.to_owned(),
             channel: pg_quorum_tls::channel(endpoint, transport.tls.as_ref()),
+            bearer: Bearer(transport.token.clone()),
         })
     }
 
-    pub fn segment(&self) -> v1::segment_client::SegmentClient<Channel> {
-        v1::segment_client::SegmentClient::new(self.channel.clone())
-            .max_decoding_message_size(MAX_REPLY_BYTES)
+    fn calls(&self) -> Calls {
+        InterceptedService::new(self.channel.clone(), self.bearer.clone())
     }
 
-    pub fn pages(&self) -> v1::pages_client::PagesClient<Channel> {
-        v1::pages_client::PagesClient::new(self.channel.clone()).max_decoding_message_size(MAX_REPLY_BYTES)
+    pub fn segment(&self) -> v1::segment_client::SegmentClient<Calls> {
+        v1::segment_client::SegmentClient::new(self.calls()).max_decoding_message_size(MAX_REPLY_BYTES)
     }
 
-    pub fn state(&self) -> v1::state_client::StateClient<Channel> {
-        v1::state_client::StateClient::new(self.channel.clone()).max_decoding_message_size(MAX_REPLY_BYTES)
+    pub fn pages(&self) -> v1::pages_client::PagesClient<Calls> {
+        v1::pages_client::PagesClient::new(self.calls()).max_decoding_message_size(MAX_REPLY_BYTES)
     }
 
-    pub fn wal(&self) -> v1::wal_client::WalClient<Channel> {
-        v1::wal_client::WalClient::new(self.channel.clone()).max_decoding_message_size(MAX_REPLY_BYTES)
+    pub fn state(&self) -> v1::state_client::StateClient<Calls> {
+        v1::state_client::StateClient::new(self.calls()).max_decoding_message_size(MAX_REPLY_BYTES)
     }
 
-    pub fn admin(&self) -> v1::admin_client::AdminClient<Channel> {
-        v1::admin_client::AdminClient::new(self.channel.clone()).max_decoding_message_size(MAX_REPLY_BYTES)
+    pub fn wal(&self) -> v1::wal_client::WalClient<Calls> {
+        v1::wal_client::WalClient::new(self.calls()).max_decoding_message_size(MAX_REPLY_BYTES)
+    }
+
+    pub fn admin(&self) -> v1::admin_client::AdminClient<Calls> {
+        v1::admin_client::AdminClient::new(self.calls()).max_decoding_message_size(MAX_REPLY_BYTES)
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pg_quorum_tls::Tls;
+use pg_quorum_token::TokenFile;
 use pg_quorum_types::VolumeId;
 
 /// Addresses, and how to reach them.
@@ -21,6 +22,8 @@ pub struct Transport {
     pub timeouts: Timeouts,
     /// `None`: in the clear.
     pub tls: Option<Tls>,
+    /// Shown with every request; only over TLS.
+    pub token: Option<TokenFile>,
 }
 
 /// How long to wait for what.
@@ -56,6 +59,8 @@ pub enum ConfigError {
     BadAddress(String),
     #[error("the address {0} is named twice")]
     Repeated(String),
+    #[error("a token is not sent in the clear: it needs the certificates for TLS, too")]
+    TokenInTheClear,
 }
 
 impl ClientConfig {

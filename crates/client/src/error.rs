@@ -24,6 +24,9 @@ pub enum CallError {
     /// The node said no: the request has not been carried out.
     #[error("refused: {0}")]
     Refused(Box<Refused>),
+    /// The node does not accept our token, or the token is not for this. A new token may come.
+    #[error("does not allow it: {0}")]
+    NotAllowed(String),
     /// An answer that means nothing. A node of another version, or a defect.
     #[error("sent an answer that cannot be understood: {0}")]
     Malformed(String),
@@ -33,7 +36,10 @@ impl CallError {
     /// Whether the same request to the same node may succeed later.
     pub fn may_succeed_later(&self) -> bool {
         match self {
-            CallError::Unreachable(_) | CallError::TimedOut(_) | CallError::Broken(_) => true,
+            CallError::Unreachable(_)
+            | CallError::TimedOut(_)
+            | CallError::Broken(_)
+            | CallError::NotAllowed(_) => true,
             CallError::NotANode(_) | CallError::Malformed(_) => false,
             CallError::Refused(refused) => match refused.reason {
                 Refusal::OwnerAlive | Refusal::NotStarted | Refusal::NoSpace | Refusal::OutOfRange => true,
@@ -50,7 +56,11 @@ impl CallError {
     /// Whether the request may have been carried out all the same.
     pub fn may_have_happened(&self) -> bool {
         match self {
-            CallError::TimedOut(_) | CallError::Broken(_) | CallError::Malformed(_) => true,
+            // A stream is refused in between, when its token expires.
+            CallError::NotAllowed(_)
+            | CallError::TimedOut(_)
+            | CallError::Broken(_)
+            | CallError::Malformed(_) => true,
             CallError::Unreachable(_) | CallError::NotANode(_) | CallError::Refused(_) => false,
         }
     }
@@ -106,6 +116,7 @@ impl From<tonic::Status> for CallError {
         }
         match status.code() {
             tonic::Code::Unimplemented => CallError::NotANode(text),
+            tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => CallError::NotAllowed(text),
             _ if protocol_error => CallError::NotANode(text),
             tonic::Code::Unavailable if io_error || text.contains("connect") => CallError::Unreachable(text),
             _ => CallError::Broken(text),

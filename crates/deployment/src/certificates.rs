@@ -1,4 +1,5 @@
-//! An authority of the deployment's own, with a certificate for its nodes and one for its servers and tools.
+//! An authority of the deployment's own, with a certificate for its nodes and one for its servers and tools, and a token for
+//! the volume that is to be made.
 
 use std::path::{Path, PathBuf};
 
@@ -31,6 +32,7 @@ impl Certificates {
         account.create_dir(directory)?;
         if !directory.join("ca.pem").exists() {
             make(&["pki", "init"])?;
+            make(&["pki", "token"])?;
         }
         if !directory.join("node.pem").exists() {
             let [address, name] = HOSTS;
@@ -55,26 +57,48 @@ impl Certificates {
         self.directory.join("compute.key")
     }
 
+    /// A server's and quorumctl's. `None`: the deployment was made without tokens.
+    pub fn token(&self) -> Option<PathBuf> {
+        Some(self.directory.join("compute.token")).filter(|token| token.exists())
+    }
+
+    /// What the nodes check it with.
+    pub fn token_key(&self) -> PathBuf {
+        self.directory.join("token.pub")
+    }
+
     /// What makes `quorumd` use them.
     pub fn node_flags(&self) -> NodeFlags {
-        flags(
+        let mut flags = flags(
             &self.authority(),
             &self.directory.join("node.pem"),
             &self.directory.join("node.key"),
-        )
+        );
+        if self.token().is_some() {
+            flags.extend(["--token-key".to_owned(), self.token_key().display().to_string()]);
+        }
+        flags
     }
 
     /// What makes `quorumctl` use them.
     pub fn tool_flags(&self) -> Vec<String> {
-        flags(&self.authority(), &self.compute(), &self.compute_key())
+        let mut flags = flags(&self.authority(), &self.compute(), &self.compute_key());
+        if let Some(token) = self.token() {
+            flags.extend(["--token".to_owned(), token.display().to_string()]);
+        }
+        flags
     }
 
     /// What makes a server use them.
     pub fn settings(&self) -> Settings {
-        Settings::default()
+        let settings = Settings::default()
             .with("pg_quorum.tls_ca_file", self.authority().display())
             .with("pg_quorum.tls_cert_file", self.compute().display())
-            .with("pg_quorum.tls_key_file", self.compute_key().display())
+            .with("pg_quorum.tls_key_file", self.compute_key().display());
+        match self.token() {
+            Some(token) => settings.with("pg_quorum.token_file", token.display()),
+            None => settings,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The server's side.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -25,6 +26,14 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Who is at the other end of a request's connection; among the request's extensions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Caller {
+    pub peer: Peer,
+    /// `None`: gone already.
+    pub address: Option<SocketAddr>,
+}
+
+/// What the other end's certificate says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peer {
     /// Anybody: the connection is in the clear.
@@ -91,16 +100,21 @@ pub enum Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Peer;
+    type ConnectInfo = Caller;
 
-    fn connect_info(&self) -> Peer {
-        match self {
-            Connection::Plain(_) => Peer::Unknown,
+    fn connect_info(&self) -> Caller {
+        let (peer, stream) = match self {
+            Connection::Plain(stream) => (Peer::Unknown, stream),
             Connection::Tls(stream) => {
-                let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+                let (stream, session) = stream.get_ref();
+                let chain = session.peer_certificates().unwrap_or_default();
                 let is_node = chain.first().is_some_and(is_for_servers);
-                if is_node { Peer::Node } else { Peer::Compute }
+                (if is_node { Peer::Node } else { Peer::Compute }, stream)
             }
+        };
+        Caller {
+            peer,
+            address: stream.peer_addr().ok(),
         }
     }
 }

@@ -16,5 +16,5 @@ mod tls;
 
 pub use channel::channel;
 pub use files::{TlsError, TlsFiles};
-pub use incoming::{Connection, Peer, incoming};
+pub use incoming::{Caller, Connection, Peer, incoming};
 pub use tls::Tls;

@@ -400,7 +400,7 @@ async fn rebuild_wal(
                 quorum: SLOTS_PATIENCE,
                 ..transport.timeouts
             },
-            tls: transport.tls.clone(),
+            ..transport.clone()
         };
         let rebuilt = wal_files::rebuild(layout, attachment, wanted, record.end, &patient).await;
         if rebuilt.is_ok() {

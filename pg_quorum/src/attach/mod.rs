@@ -46,6 +46,8 @@ pub struct AttachSettings {
     pub volume: Option<VolumeId>,
     /// For connections to the nodes; `None`: in the clear.
     pub tls: Option<TlsFiles>,
+    /// A file with a token for the nodes.
+    pub token: Option<PathBuf>,
     /// How long to wait for four nodes.
     pub patience: Duration,
     /// `CATALOG_VERSION_NO` of this server.
@@ -61,6 +63,7 @@ impl AttachSettings {
             nodes: crate::settings::nodes(),
             volume: crate::settings::volume(),
             tls: tls.map_err(|error| Failure::new(error.to_string()))?,
+            token: crate::settings::token_file(),
             patience: crate::settings::attach_timeout(),
             catalog_version: server::catalog_version(),
         })

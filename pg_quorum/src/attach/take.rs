@@ -5,7 +5,8 @@ use pg_quorum_client::{
     ClientConfig, CreateError, TakeError, TakeRequest, Taken, Timeouts, Transport, create_volume, take_volume,
 };
 use pg_quorum_tls::{Tls, TlsError};
-use pg_quorum_types::Owner;
+use pg_quorum_token::TokenFile;
+use pg_quorum_types::{Owner, VolumeId};
 
 use super::AttachSettings;
 use super::report::Reporter;
@@ -24,15 +25,20 @@ pub async fn take(settings: &AttachSettings, system_identifier: u64, reporter: &
     if let Some(by) = identity.fenced_by.as_ref().filter(|_| !is_forced) {
         return Err(superseded(settings, &by.to_string()));
     }
+    let token = settings.token.clone().map(TokenFile::new);
     let config = ClientConfig {
         nodes: settings.nodes.clone(),
-        volume: settings.volume.or(identity.volume),
+        volume: settings
+            .volume
+            .or(identity.volume)
+            .or_else(|| volume_of(token.as_ref(), reporter)),
         transport: Transport {
             timeouts: Timeouts {
                 quorum: settings.patience,
                 ..Timeouts::default()
             },
             tls: settings.tls.clone().map(Tls::load).transpose().map_err(no_tls)?,
+            token,
         },
     };
     let request = TakeRequest {
@@ -80,6 +86,12 @@ fn load_identity(settings: &AttachSettings) -> Result<ComputeIdentity> {
     let identity = ComputeIdentity::new(None);
     identity.save(&settings.pgdata).map_err(failed)?;
     Ok(identity)
+}
+
+/// A volume that is to be made is the one that the token is for.
+fn volume_of(token: Option<&TokenFile>, reporter: &Reporter) -> Option<VolumeId> {
+    let volume = token?.volume();
+    volume.inspect_err(|error| reporter.log(error.to_string())).ok()
 }
 
 fn no_tls(error: TlsError) -> Failure {

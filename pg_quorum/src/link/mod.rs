@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use pg_quorum_client::{AppendLimits, Attachment, Fenced, Timeouts, Transport, pgdata};
 use pg_quorum_tls::{Tls, TlsError};
+use pg_quorum_token::TokenFile;
 
 pub use crate::pg::worker::register;
 pub use by_myself::{fetch_by_myself, ship_by_myself};
@@ -45,6 +46,7 @@ impl LinkSettings {
             transport: Transport {
                 timeouts: Timeouts::default(),
                 tls,
+                token: crate::settings::token_file().map(TokenFile::new),
             },
             shutdown_patience: crate::settings::shutdown_timeout(),
         })

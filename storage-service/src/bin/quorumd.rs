@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use clap::{Parser, ValueEnum};
 use pg_quorum_tls::{Tls, TlsFiles};
+use pg_quorum_token::TokenKeys;
 use serde::Deserialize;
 use storage_service::derived::RedoThreads;
 use storage_service::metrics::Endpoint;
@@ -68,6 +69,10 @@ struct Flags {
     /// The certificate's key, in PEM.
     #[arg(long, value_name = "FILE")]
     tls_key: Option<PathBuf>,
+    /// Public keys of those who sign tokens (quorumctl pki init: token.pub). With it computes and tools may do what their
+    /// tokens say, and nothing without one; needs TLS. A file that is replaced is used from then on.
+    #[arg(long, value_name = "FILE")]
+    token_key: Option<PathBuf>,
 
     /// How long an owner that is silent counts as alive.
     #[arg(long, value_name = "MS")]
@@ -112,6 +117,7 @@ struct ConfigFile {
     tls_ca: Option<PathBuf>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    token_key: Option<PathBuf>,
     lease_ms: Option<u64>,
     log_retention_bytes: Option<u64>,
     redo_threads: Option<NonZeroUsize>,
@@ -223,10 +229,12 @@ fn nodes(flags: &Flags, file: &ConfigFile) -> anyhow::Result<Vec<NodeConfig>> {
         _ => vec![single(flags, file)?],
     };
     let tls = tls(flags, file)?;
+    let token_keys = token_keys(flags, file, tls.is_some())?;
     let redo_threads = flags.redo_threads.or(file.redo_threads);
     let redo_threads = redo_threads.map(RedoThreads::new);
     for node in &mut nodes {
         node.tls.clone_from(&tls);
+        node.token_keys.clone_from(&token_keys);
         if let Some(threads) = &redo_threads {
             node.derived.redo_threads = threads.clone();
         }
@@ -261,6 +269,16 @@ fn tls(flags: &Flags, file: &ConfigFile) -> anyhow::Result<Option<Tls>> {
         );
     }
     Ok(files.map(Tls::load).transpose()?)
+}
+
+fn token_keys(flags: &Flags, file: &ConfigFile, has_tls: bool) -> anyhow::Result<Option<TokenKeys>> {
+    let Some(path) = flags.token_key.clone().or_else(|| file.token_key.clone()) else {
+        return Ok(None);
+    };
+    if !has_tls {
+        bail!("--token-key needs --tls-ca, --tls-cert and --tls-key: tokens are not sent in the clear");
+    }
+    TokenKeys::load(path).map(Some).context("--token-key")
 }
 
 fn single(flags: &Flags, file: &ConfigFile) -> anyhow::Result<NodeConfig> {

@@ -73,6 +73,7 @@ async fn make(invocation: &Invocation<'_>, create: &Create) -> Result<bool> {
         pgdata,
         nodes: config.nodes.clone(),
         tls: invocation.tls_files(&config.nodes)?,
+        token: invocation.token(&config.nodes)?,
         volume,
         port: create.port,
         auth: auth_method(create.auth.as_deref()),

@@ -6,6 +6,7 @@
 //! ca = "/etc/pg_quorum/pki/ca.pem"
 //! cert = "/etc/pg_quorum/pki/compute.pem"
 //! key = "/etc/pg_quorum/pki/compute.key"
+//! token = "/etc/pg_quorum/pki/compute.token"
 //! ```
 
 use std::collections::BTreeMap;
@@ -28,6 +29,8 @@ struct Files {
     ca: PathBuf,
     cert: PathBuf,
     key: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<PathBuf>,
 }
 
 impl KnownNodes {
@@ -75,8 +78,13 @@ impl KnownNodes {
         })
     }
 
+    /// The file with the token for the first of the nodes that is known.
+    pub(super) fn token(&self, nodes: &[String]) -> Option<PathBuf> {
+        nodes.iter().find_map(|node| self.0.get(node))?.token.clone()
+    }
+
     /// `None`: these nodes speak in the clear.
-    pub(super) fn set(&mut self, nodes: &[String], files: Option<&TlsFiles>) {
+    pub(super) fn set(&mut self, nodes: &[String], files: Option<&TlsFiles>, token: Option<&Path>) {
         for node in nodes {
             match files {
                 None => drop(self.0.remove(node)),
@@ -85,6 +93,7 @@ impl KnownNodes {
                         ca: files.authority.clone(),
                         cert: files.certificate.clone(),
                         key: files.key.clone(),
+                        token: token.map(Path::to_owned),
                     };
                     self.0.insert(node.clone(), files);
                 }
@@ -114,11 +123,12 @@ mod tests {
         };
         let nodes = ["a:1".to_owned(), "b:1".to_owned()];
         let mut known = KnownNodes::default();
-        known.set(&nodes, Some(&files));
+        known.set(&nodes, Some(&files), Some(Path::new("/p/c.token")));
         known.write(&path).unwrap();
         let mut known = KnownNodes::read(&path).unwrap();
         assert_eq!(known.find(&["c:1".to_owned(), "b:1".to_owned()]), Some(files));
-        known.set(&nodes, None);
+        assert_eq!(known.token(&nodes), Some("/p/c.token".into()));
+        known.set(&nodes, None, None);
         assert!(known.find(&nodes).is_none());
         fs::write(&path, "nonsense").unwrap();
         assert!(KnownNodes::read(&path).is_err());

@@ -19,6 +19,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use pg_quorum_client::ClientConfig;
 use pg_quorum_tls::{Tls, TlsFiles};
+use pg_quorum_token::TokenFile;
 use pg_quorum_types::VolumeId;
 
 use known_nodes::KnownNodes;
@@ -47,6 +48,9 @@ struct Cli {
     /// The certificate's key (PEM)
     #[arg(long, env = "PG_QUORUM_TLS_KEY", global = true, value_name = "FILE")]
     tls_key: Option<PathBuf>,
+    /// A file with a token for the volume (quorumctl pki token), where nodes want one; needs certificates [default: as they]
+    #[arg(long, env = "PG_QUORUM_TOKEN", global = true, value_name = "FILE")]
+    token: Option<PathBuf>,
     /// Print JSON
     #[arg(long, global = true)]
     json: bool,
@@ -77,6 +81,7 @@ struct Invocation<'a> {
     nodes: Option<&'a str>,
     volume: Option<VolumeId>,
     tls: Option<TlsFiles>,
+    token: Option<PathBuf>,
     json: bool,
 }
 
@@ -99,18 +104,29 @@ impl Invocation<'_> {
         if self.tls.is_some() {
             return Ok(self.tls.clone());
         }
-        match KnownNodes::path() {
-            Some(path) => Ok(KnownNodes::read(&path)?.find(nodes)),
-            None => Ok(None),
+        Ok(known()?.find(nodes))
+    }
+
+    /// As [`Invocation::tls_files`].
+    fn token(&self, nodes: &[String]) -> Result<Option<PathBuf>> {
+        if self.token.is_some() || self.tls.is_some() {
+            return Ok(self.token.clone());
         }
+        Ok(known()?.token(nodes))
     }
 
     fn config(&self) -> Result<ClientConfig> {
         let mut config = self.parsed()?;
         config.volume = self.volume;
+        config.transport.token = self.token(&config.nodes)?.map(TokenFile::new);
         config.transport.tls = self.tls_files(&config.nodes)?.map(Tls::load).transpose()?;
         Ok(config)
     }
+}
+
+/// What the user's own file says.
+fn known() -> Result<KnownNodes> {
+    KnownNodes::path().map_or_else(|| Ok(KnownNodes::default()), |path| KnownNodes::read(&path))
 }
 
 /// Runs the command line. What `quorumctl` does.
@@ -138,6 +154,7 @@ fn run(cli: &Cli) -> Result<bool> {
         nodes: cli.nodes.as_deref(),
         volume: cli.volume.map(VolumeId),
         tls,
+        token: absolute(&cli.token)?,
         json: cli.json,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()

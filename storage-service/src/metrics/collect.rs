@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::PageRequests;
+use crate::access::Access;
 use crate::derived::{Derived, DerivedStats};
 use crate::segment::Segment;
 
@@ -24,6 +25,7 @@ pub struct ObservedNode {
     pub segment: Arc<Segment>,
     pub derived: Arc<Derived>,
     pub page_requests: Arc<PageRequests>,
+    pub access: Arc<Access>,
     /// The disk that holds it is the one whose room is told.
     pub data: PathBuf,
 }
@@ -103,7 +105,7 @@ const GAUGES: [Figure; 13] = [
     ),
 ];
 
-const COUNTERS: [Figure; 10] = [
+const COUNTERS: [Figure; 12] = [
     (
         "records_received",
         "Records taken from the writer and from peers",
@@ -139,6 +141,16 @@ const COUNTERS: [Figure; 10] = [
         "page_requests_refused",
         "Requests for pages that were refused",
         |it| it.node.page_requests.refused.load(Ordering::Relaxed),
+    ),
+    (
+        "requests_unauthenticated",
+        "Requests without a token that counts",
+        |it| it.node.access.refusals.unauthenticated(),
+    ),
+    (
+        "requests_not_permitted",
+        "Requests with a token or certificate for something else",
+        |it| it.node.access.refusals.not_permitted(),
     ),
 ];
 

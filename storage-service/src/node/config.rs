@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use pg_quorum_tls::Tls;
+use pg_quorum_token::TokenKeys;
 use pg_quorum_types::{AzName, NodeName};
 
 use crate::derived::DerivedSettings;
@@ -29,6 +30,8 @@ pub struct NodeConfig {
     pub derived: DerivedSettings,
     /// For clients and peers; `None`: in the clear.
     pub tls: Option<Tls>,
+    /// Whose tokens count; `None`: none is asked for. Tokens need TLS.
+    pub token_keys: Option<TokenKeys>,
     /// For tests: what is not synced is lost when the process is killed.
     pub lossy_disk: bool,
     /// For tests: the log's disk is full when it has so many bytes.
@@ -48,6 +51,7 @@ impl NodeConfig {
             log: LogSettings::default(),
             derived: DerivedSettings::default(),
             tls: None,
+            token_keys: None,
             lossy_disk: false,
             disk_quota_bytes: None,
         }

@@ -17,18 +17,19 @@ use std::time::Duration;
 
 use pg_quorum_proto::v1;
 use pg_quorum_quorum::{Refused, RequestContext};
-use pg_quorum_tls::{Peer, Tls};
+use pg_quorum_tls::Tls;
 use pg_quorum_types::Lsn;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
-use tonic::{Request, Status};
 
 pub use config::NodeConfig;
 pub use data_dir::{DataDirError, DataDirLock};
 
+use crate::access::{Access, Grant};
 use crate::derived::{Derived, DerivedError};
 use crate::disk::{Disk, LossyDisk, QuotaDisk, RealDisk};
 use crate::log::LogView;
@@ -78,6 +79,7 @@ pub struct Node {
     segment: Arc<Segment>,
     derived: Arc<Derived>,
     page_requests: Arc<PageRequests>,
+    access: Arc<Access>,
     data: PathBuf,
     tasks: Vec<JoinHandle<()>>,
     server: JoinHandle<()>,
@@ -152,6 +154,7 @@ impl Node {
         };
 
         let page_requests = Arc::default();
+        let access = Arc::new(Access::new(config.name.clone(), config.token_keys.clone()));
         let (stop_server, stopped) = oneshot::channel();
         let server = tokio::spawn(serve(
             listener,
@@ -159,6 +162,7 @@ impl Node {
             Arc::clone(&segment),
             Arc::clone(&derived),
             Arc::clone(&page_requests),
+            Arc::clone(&access),
             stopped,
         ));
         let tasks = vec![
@@ -173,6 +177,7 @@ impl Node {
             segment,
             derived,
             page_requests,
+            access,
             data: config.data,
             tasks,
             server,
@@ -195,6 +200,7 @@ impl Node {
             segment: Arc::clone(&self.segment),
             derived: Arc::clone(&self.derived),
             page_requests: Arc::clone(&self.page_requests),
+            access: Arc::clone(&self.access),
             data: self.data.clone(),
         }
     }
@@ -275,6 +281,7 @@ async fn serve(
     segment: Arc<Segment>,
     derived: Arc<Derived>,
     page_requests: Arc<PageRequests>,
+    access: Arc<Access>,
     stopped: oneshot::Receiver<()>,
 ) {
     let gate: Arc<dyn ReadGate> = segment.clone();
@@ -287,12 +294,13 @@ async fn serve(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .layer(InterceptorLayer::new(move |request| access.admit(request)))
         .add_service(
             v1::segment_server::SegmentServer::new(segments).max_decoding_message_size(MAX_MESSAGE_BYTES),
         )
         .add_service(v1::peer_server::PeerServer::with_interceptor(
             PeerService::new(segment),
-            no_computes,
+            |request| Grant::of(&request)?.is_peer().map(|()| request),
         ))
         .add_service(v1::admin_server::AdminServer::new(admin).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(v1::pages_server::PagesServer::new(PagesService::new(
@@ -310,16 +318,6 @@ async fn serve(
         });
     if let Err(error) = served.await {
         tracing::error!(node = %name, "the server has ended: {error}");
-    }
-}
-
-/// What nodes tell each other is believed: a compute's certificate does not suffice for it.
-fn no_computes(request: Request<()>) -> Result<Request<()>, Status> {
-    match request.extensions().get::<Peer>() {
-        Some(Peer::Unknown | Peer::Node) => Ok(request),
-        Some(Peer::Compute) | None => Err(Status::permission_denied(
-            "this is for storage nodes, the certificate is a compute's",
-        )),
     }
 }
 

@@ -25,7 +25,7 @@ use pg_quorum_quorum::catch_up::PeerReport;
 use pg_quorum_quorum::segment::{SegmentMachine, SegmentMeta};
 use pg_quorum_quorum::{Monotonic, Refused, RequestContext};
 use pg_quorum_tls::Tls;
-use pg_quorum_types::{AzName, History, Lsn, Membership, NodeName, SegmentId};
+use pg_quorum_types::{AzName, History, Lsn, Membership, NodeName, SegmentId, VolumeId};
 use pg_quorum_wal::WalLayout;
 use tokio::sync::{Notify, watch};
 
@@ -205,6 +205,17 @@ impl Segment {
     /// The refusal to answer with.
     pub fn check_context(&self, context: &RequestContext) -> Result<(), Box<Refused>> {
         self.with_machine(|machine| machine.check_context(context, self.now()))
+    }
+
+    /// `None` before there is one.
+    pub fn volume(&self) -> Option<VolumeId> {
+        self.with_machine(|machine| {
+            machine
+                .meta()
+                .assignment
+                .as_ref()
+                .map(|assignment| assignment.volume)
+        })
     }
 
     /// The volume's members; `None` before there is a volume.

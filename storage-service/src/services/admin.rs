@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::content_item;
 use super::segment::blocking;
+use crate::access::{Grant, Right};
 use crate::derived::Derived;
 use crate::segment::Segment;
 
@@ -72,7 +73,7 @@ impl AdminService {
         AdminService { segment, derived }
     }
 
-    async fn import(&self, mut chunks: Streaming<v1::ImportChunk>) -> Result<Base, NoImport> {
+    async fn import(&self, grant: &Grant, mut chunks: Streaming<v1::ImportChunk>) -> Result<Base, NoImport> {
         let mut chunk = chunks
             .message()
             .await?
@@ -83,6 +84,7 @@ impl AdminService {
             .ok_or(WireError::Missing("the header"))?
             .try_into()?;
         let Header { context, base, facts } = header;
+        grant.may(Right::Write, context.volume)?;
         if !blocking(&self.segment, move |segment| segment.begin_import(&context, base)).await?? {
             return Ok(base);
         }
@@ -90,6 +92,7 @@ impl AdminService {
             .await?;
         let mut items: u64 = 0;
         loop {
+            grant.may(Right::Write, context.volume)?;
             items += chunk.items.len() as u64;
             self.take_items(context, base, chunk.items).await?;
             if let Some(end) = chunk.end {
@@ -152,7 +155,13 @@ impl Admin for AdminService {
         &self,
         request: Request<v1::CreateVolumeRequest>,
     ) -> Result<Response<v1::CreateVolumeReply>, Status> {
+        let grant = Grant::of(&request)?;
         let request = CreateRequest::try_from(request.into_inner())?;
+        grant.may(Right::Write, request.volume)?;
+        // A member without a base can be given to another volume: not by whoever has a right to that one only.
+        if let Some(present) = self.segment.volume() {
+            grant.may(Right::Write, present)?;
+        }
         let created = blocking(&self.segment, |segment| segment.create(request)).await?;
         Ok(Response::new(v1::CreateVolumeReply {
             refused: created.err().map(|refused| (*refused).into()),
@@ -163,7 +172,8 @@ impl Admin for AdminService {
         &self,
         request: Request<Streaming<v1::ImportChunk>>,
     ) -> Result<Response<v1::ImportReply>, Status> {
-        let reply = match self.import(request.into_inner()).await {
+        let grant = Grant::of(&request)?;
+        let reply = match self.import(&grant, request.into_inner()).await {
             Ok(base) => v1::ImportReply {
                 base: Some(base.into()),
                 refused: None,

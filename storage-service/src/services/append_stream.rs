@@ -11,20 +11,22 @@ use futures::{Stream, stream};
 use pg_quorum_proto::v1::{AppendReply, AppendRequest};
 use pg_quorum_quorum::segment::{AppendAck, AppendHeader};
 use pg_quorum_quorum::{Refused, RequestContext};
-use pg_quorum_types::{Epoch, Lsn};
+use pg_quorum_types::{Epoch, Lsn, VolumeId};
 use tokio::sync::watch;
 use tonic::{Status, Streaming};
 
+use crate::access::{Grant, Right};
 use crate::log::{Batch, LogView};
 use crate::segment::{AppendOutcome, Segment, ack_of};
 
 /// See the module.
 pub struct AppendStream {
     segment: Arc<Segment>,
+    grant: Grant,
     messages: Streaming<AppendRequest>,
     view: watch::Receiver<LogView>,
-    /// The requester's epoch, from the first message on.
-    epoch: Option<Epoch>,
+    /// The requester's epoch and volume, from the first message on.
+    writer: Option<(Epoch, VolumeId)>,
     /// What was said last.
     told: Option<AppendAck>,
     /// A message that must wait until a control request has ended.
@@ -35,13 +37,14 @@ pub struct AppendStream {
 }
 
 impl AppendStream {
-    pub fn new(segment: Arc<Segment>, messages: Streaming<AppendRequest>) -> AppendStream {
+    pub fn new(segment: Arc<Segment>, grant: Grant, messages: Streaming<AppendRequest>) -> AppendStream {
         let view = segment.subscribe();
         AppendStream {
             segment,
+            grant,
             messages,
             view,
-            epoch: None,
+            writer: None,
             told: None,
             stalled: None,
             in_gap: false,
@@ -89,7 +92,7 @@ impl AppendStream {
 
     /// The segment has changed.
     fn on_change(&mut self) -> Option<AppendReply> {
-        let epoch = self.epoch?;
+        let (epoch, _) = self.writer?;
         let header = AppendHeader {
             epoch,
             vdl: Lsn::INVALID,
@@ -107,29 +110,30 @@ impl AppendStream {
     }
 
     fn on_message(&mut self, mut message: AppendRequest) -> Option<Result<AppendReply, Status>> {
-        let epoch = match self.epoch {
-            Some(epoch) => epoch,
-            None => match self.introduce(&mut message) {
-                Ok(epoch) => epoch,
-                Err(Introduction::Refused(refused)) => return Some(Ok(self.refuse(*refused))),
-                Err(Introduction::Malformed(status)) => {
-                    self.has_ended = true;
-                    return Some(Err(status));
-                }
-            },
-        };
-        self.take(epoch, message).map(Ok)
+        match self.introduced(&mut message) {
+            Ok(epoch) => self.take(epoch, message).map(Ok),
+            Err(Introduction::Refused(refused)) => Some(Ok(self.refuse(*refused))),
+            Err(Introduction::Failed(status)) => {
+                self.has_ended = true;
+                Some(Err(status))
+            }
+        }
     }
 
-    /// The first message says who is writing to whom.
-    fn introduce(&mut self, message: &mut AppendRequest) -> Result<Epoch, Introduction> {
+    /// The first message says who is writing to whom. Whether they may is asked for each message: tokens expire.
+    fn introduced(&mut self, message: &mut AppendRequest) -> Result<Epoch, Introduction> {
+        if let Some((epoch, volume)) = self.writer {
+            self.grant.may(Right::Write, volume)?;
+            return Ok(epoch);
+        }
         let missing = || Status::invalid_argument("the first message has no context");
         let context = message.context.take().ok_or_else(missing)?;
         let context = RequestContext::try_from(context).map_err(Status::from)?;
+        self.grant.may(Right::Write, context.volume)?;
         self.segment
             .check_context(&context)
             .map_err(Introduction::Refused)?;
-        self.epoch = Some(context.epoch);
+        self.writer = Some((context.epoch, context.volume));
         Ok(context.epoch)
     }
 
@@ -194,11 +198,11 @@ impl AppendStream {
 
 enum Introduction {
     Refused(Box<Refused>),
-    Malformed(Status),
+    Failed(Status),
 }
 
 impl From<Status> for Introduction {
     fn from(status: Status) -> Introduction {
-        Introduction::Malformed(status)
+        Introduction::Failed(status)
     }
 }

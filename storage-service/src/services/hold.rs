@@ -10,6 +10,7 @@ use tonic::Status;
 
 use super::pages::wait_indexed;
 use super::read_gate::{Admission, EpochRule, NoAnswer, ReadGate};
+use crate::access::Grant;
 use crate::derived::Derived;
 
 /// How often it is seen whether the reader is still there and still has a right to be.
@@ -22,10 +23,11 @@ pub(super) type Answer = Result<v1::HeldReadPoint, Status>;
 pub(super) async fn hold(
     gate: Arc<dyn ReadGate>,
     derived: Arc<Derived>,
+    grant: Grant,
     request: v1::HoldReadPointRequest,
     answers: mpsc::Sender<Answer>,
 ) {
-    let last = match hold_while_admitted(&gate, &derived, request, &answers).await {
+    let last = match hold_while_admitted(&gate, &derived, grant, request, &answers).await {
         Ok(()) => return,
         Err(NoAnswer::Refused(refused)) => Ok(v1::HeldReadPoint {
             refused: Some(refused.into()),
@@ -39,10 +41,11 @@ pub(super) async fn hold(
 async fn hold_while_admitted(
     gate: &Arc<dyn ReadGate>,
     derived: &Arc<Derived>,
+    grant: Grant,
     request: v1::HoldReadPointRequest,
     answers: &mpsc::Sender<Answer>,
 ) -> Result<(), NoAnswer> {
-    let admission = Admission::new(gate, request.context, EpochRule::Started)?;
+    let admission = Admission::new(gate, grant, request.context, EpochRule::Started)?;
     let at = Lsn(request.lsn);
     wait_indexed(derived, at).await?;
     let _held = derived.hold(at)?;

@@ -15,6 +15,7 @@ use tonic::{Request, Response, Status};
 
 use super::hold;
 use super::read_gate::{Admission, EpochRule, NoAnswer, ReadGate, blocking};
+use crate::access::Grant;
 use crate::derived::{Derived, ReadPage};
 use crate::metrics::PageRequests;
 
@@ -37,8 +38,10 @@ impl PagesService {
         }
     }
 
-    async fn pages(&self, request: v1::GetPagesRequest) -> Result<v1::GetPagesReply, NoAnswer> {
-        let admission = Admission::new(&self.gate, request.context, EpochRule::Started)?;
+    async fn pages(&self, request: Request<v1::GetPagesRequest>) -> Result<v1::GetPagesReply, NoAnswer> {
+        let grant = Grant::of(&request)?;
+        let request = request.into_inner();
+        let admission = Admission::new(&self.gate, grant, request.context, EpochRule::Started)?;
         let fork = fork(request.fork)?;
         let (lsn, not_modified_since) = (Lsn(request.lsn), Lsn(request.not_modified_since));
         if request.blocks.len() > MAX_BLOCKS || lsn < not_modified_since {
@@ -61,8 +64,13 @@ impl PagesService {
         })
     }
 
-    async fn size(&self, request: v1::GetRelationSizeRequest) -> Result<v1::GetRelationSizeReply, NoAnswer> {
-        let admission = Admission::new(&self.gate, request.context, EpochRule::Started)?;
+    async fn size(
+        &self,
+        request: Request<v1::GetRelationSizeRequest>,
+    ) -> Result<v1::GetRelationSizeReply, NoAnswer> {
+        let grant = Grant::of(&request)?;
+        let request = request.into_inner();
+        let admission = Admission::new(&self.gate, grant, request.context, EpochRule::Started)?;
         let fork = fork(request.fork)?;
         let at = Lsn(request.lsn);
         wait_indexed(&self.derived, at).await?;
@@ -123,7 +131,7 @@ impl Pages for PagesService {
         request: Request<v1::GetPagesRequest>,
     ) -> Result<Response<v1::GetPagesReply>, Status> {
         let started = Instant::now();
-        match self.pages(request.into_inner()).await {
+        match self.pages(request).await {
             Ok(reply) => {
                 self.requests.answered.record(started.elapsed());
                 Ok(Response::new(reply))
@@ -143,7 +151,7 @@ impl Pages for PagesService {
         &self,
         request: Request<v1::GetRelationSizeRequest>,
     ) -> Result<Response<v1::GetRelationSizeReply>, Status> {
-        match self.size(request.into_inner()).await {
+        match self.size(request).await {
             Ok(reply) => Ok(Response::new(reply)),
             Err(NoAnswer::Refused(refused)) => Ok(Response::new(v1::GetRelationSizeReply {
                 refused: Some(refused.into()),
@@ -158,8 +166,9 @@ impl Pages for PagesService {
         request: Request<v1::HoldReadPointRequest>,
     ) -> Result<Response<Self::HoldReadPointStream>, Status> {
         let (sender, receiver) = mpsc::channel(1);
+        let grant = Grant::of(&request)?;
         let (gate, derived) = (Arc::clone(&self.gate), Arc::clone(&self.derived));
-        tokio::spawn(hold::hold(gate, derived, request.into_inner(), sender));
+        tokio::spawn(hold::hold(gate, derived, grant, request.into_inner(), sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 }

@@ -10,6 +10,7 @@ use pg_quorum_types::Epoch;
 use tokio::sync::mpsc;
 use tonic::Status;
 
+use crate::access::{Grant, Right};
 use crate::derived::{Derived, DerivedError};
 use crate::log::LogView;
 
@@ -37,6 +38,7 @@ pub enum EpochRule {
 /// A reader's right to an answer, checked before the work and once more before the answer is given.
 pub struct Admission {
     gate: Arc<dyn ReadGate>,
+    grant: Grant,
     context: RequestContext,
     rule: EpochRule,
 }
@@ -50,6 +52,12 @@ pub enum NoAnswer {
 impl From<Refused> for NoAnswer {
     fn from(refused: Refused) -> Self {
         NoAnswer::Refused(refused)
+    }
+}
+
+impl From<Status> for NoAnswer {
+    fn from(status: Status) -> Self {
+        NoAnswer::Failed(status)
     }
 }
 
@@ -83,6 +91,7 @@ impl Admission {
     /// A context that means nothing, or that has no right to an answer here.
     pub fn new(
         gate: &Arc<dyn ReadGate>,
+        grant: Grant,
         context: Option<v1::Context>,
         rule: EpochRule,
     ) -> Result<Admission, NoAnswer> {
@@ -90,6 +99,7 @@ impl Admission {
         let context = context.and_then(|context| Ok(RequestContext::try_from(context)?));
         let admission = Admission {
             gate: Arc::clone(gate),
+            grant,
             context: context.map_err(NoAnswer::Failed)?,
             rule,
         };
@@ -101,9 +111,10 @@ impl Admission {
     ///
     /// # Errors
     /// As for [`Admission::new`].
-    pub fn check(&self) -> Result<(), Refused> {
+    pub fn check(&self) -> Result<(), NoAnswer> {
+        self.grant.may(Right::Read, self.context.volume)?;
         self.gate.check_segment(&self.context)?;
-        check_epoch(self.context.epoch, self.rule, &self.gate.view())
+        Ok(check_epoch(self.context.epoch, self.rule, &self.gate.view())?)
     }
 
     pub fn view(&self) -> LogView {

@@ -14,6 +14,7 @@ use pg_quorum_types::Epoch;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::append_stream::AppendStream;
+use crate::access::{Grant, Right};
 use crate::derived::Derived;
 use crate::segment::Segment;
 
@@ -61,13 +62,17 @@ impl SegmentRpc for SegmentService {
         &self,
         request: Request<v1::PromiseRequest>,
     ) -> Result<Response<v1::PromiseReply>, Status> {
+        let grant = Grant::of(&request)?;
         let request = PromiseRequest::try_from(request.into_inner())?;
+        grant.may(Right::Write, request.context.volume)?;
         let outcome = blocking(&self.segment, |segment| segment.promise(request)).await?;
         Ok(Response::new(outcome.map_err(|refused| *refused).into()))
     }
 
     async fn start(&self, request: Request<v1::StartRequest>) -> Result<Response<v1::StartReply>, Status> {
+        let grant = Grant::of(&request)?;
         let request = StartRequest::try_from(request.into_inner())?;
+        grant.may(Right::Write, request.context.volume)?;
         let epoch = request.context.epoch;
         let outcome = blocking(&self.segment, |segment| segment.start(request)).await?;
         let reply = match outcome {
@@ -93,11 +98,16 @@ impl SegmentRpc for SegmentService {
         &self,
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
-        let stream = AppendStream::new(Arc::clone(&self.segment), request.into_inner());
+        let grant = Grant::of(&request)?;
+        let stream = AppendStream::new(Arc::clone(&self.segment), grant, request.into_inner());
         Ok(Response::new(Box::pin(stream.into_replies())))
     }
 
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::StatusReply>, Status> {
+        // A node without a volume tells everybody who has a token so: volumes are made of such nodes.
+        if let Some(volume) = self.segment.volume() {
+            Grant::of(&request)?.may(Right::Read, volume)?;
+        }
         let derived = Arc::clone(&self.derived);
         let stats = blocking(&self.segment, move |_| derived.stats()).await?;
         let log = self.segment.log();

@@ -13,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use super::content::state_item;
 use super::read_gate::{Admission, EpochRule, NoAnswer, ReadGate, blocking, send};
+use crate::access::Grant;
 use crate::derived::{Derived, ImagePart};
 
 /// Parts that wait for the network.
@@ -37,16 +38,18 @@ impl StateService {
 async fn stream_image(
     gate: Arc<dyn ReadGate>,
     derived: Arc<Derived>,
-    request: v1::GetComputeImageRequest,
+    request: Request<v1::GetComputeImageRequest>,
     chunks: mpsc::Sender<Chunk>,
 ) -> Result<(), NoAnswer> {
+    let grant = Grant::of(&request)?;
+    let request = request.into_inner();
     let control_file_only = request.control_file_only;
     let rule = if control_file_only {
         EpochRule::StartedOrNone
     } else {
         EpochRule::Started
     };
-    let admission = Admission::new(&gate, request.context, rule)?;
+    let admission = Admission::new(&gate, grant, request.context, rule)?;
     let at = read_at(&admission, &derived, Lsn(request.lsn)).await?;
     let sender = chunks.clone();
     let image = blocking(&derived, move |derived| {
@@ -93,7 +96,7 @@ impl State for StateService {
         let (sender, receiver) = mpsc::channel(PARTS_IN_FLIGHT);
         let (gate, derived) = (Arc::clone(&self.gate), Arc::clone(&self.derived));
         tokio::spawn(async move {
-            let last = match stream_image(gate, derived, request.into_inner(), sender.clone()).await {
+            let last = match stream_image(gate, derived, request, sender.clone()).await {
                 Ok(()) => return,
                 Err(NoAnswer::Refused(refused)) => Ok(v1::ComputeImageChunk {
                     refused: Some(refused.into()),

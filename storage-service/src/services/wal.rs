@@ -11,6 +11,7 @@ use tonic::{Request, Response, Status};
 
 use super::pages::wait_indexed;
 use super::read_gate::{Admission, EpochRule, NoAnswer, ReadGate, blocking, send};
+use crate::access::Grant;
 use crate::derived::Derived;
 
 /// Pieces that wait for the network.
@@ -35,10 +36,12 @@ impl WalService {
 async fn stream_wal(
     gate: Arc<dyn ReadGate>,
     derived: Arc<Derived>,
-    request: v1::ReadWalRequest,
+    request: Request<v1::ReadWalRequest>,
     chunks: mpsc::Sender<Chunk>,
 ) -> Result<(), NoAnswer> {
-    let admission = Admission::new(&gate, request.context, EpochRule::Started)?;
+    let grant = Grant::of(&request)?;
+    let request = request.into_inner();
+    let admission = Admission::new(&gate, grant, request.context, EpochRule::Started)?;
     let (start, end) = (Lsn(request.start_lsn), Lsn(request.end_lsn));
     if start > end {
         let problem = format!("the range starts at {start} and ends before it at {end}");
@@ -82,7 +85,7 @@ impl Wal for WalService {
         let (sender, receiver) = mpsc::channel(PIECES_IN_FLIGHT);
         let (gate, derived) = (Arc::clone(&self.gate), Arc::clone(&self.derived));
         tokio::spawn(async move {
-            let last = match stream_wal(gate, derived, request.into_inner(), sender.clone()).await {
+            let last = match stream_wal(gate, derived, request, sender.clone()).await {
                 Ok(()) => return,
                 Err(NoAnswer::Refused(refused)) => Ok(v1::WalChunk {
                     refused: Some(refused.into()),

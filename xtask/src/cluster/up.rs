@@ -257,6 +257,9 @@ fn print_result(layout: &Layout, tools: &Tools, server: &Server) -> Result<()> {
         println!("tls_ca={}", certificates.authority().display());
         println!("tls_cert={}", certificates.compute().display());
         println!("tls_key={}", certificates.compute_key().display());
+        if let Some(token) = certificates.token() {
+            println!("token={}", token.display());
+        }
     }
     print_hints(&layout.root, server);
     Ok(())

@@ -217,6 +217,7 @@ impl End {
             CallError::Unreachable(_)
             | CallError::TimedOut(_)
             | CallError::Broken(_)
+            | CallError::NotAllowed(_)
             | CallError::Refused(_) => End::Failed {
                 message: error.to_string(),
                 had_worked,

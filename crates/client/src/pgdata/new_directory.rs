@@ -69,6 +69,8 @@ pub struct NewDirectory {
     pub nodes: Vec<String>,
     /// How the server speaks with them. `None`: in the clear.
     pub tls: Option<TlsFiles>,
+    /// A file with the token that the server shows them.
+    pub token: Option<PathBuf>,
     pub volume: VolumeControl,
     /// `None`: PostgreSQL's default, 5432.
     pub port: Option<u16>,
@@ -222,15 +224,18 @@ fn settings(new: &NewDirectory) -> String {
         new.nodes.join(","),
         new.volume.volume,
     );
+    let mut files = Vec::new();
     if let Some(tls) = &new.tls {
-        for (name, path) in [
-            ("ca", &tls.authority),
-            ("cert", &tls.certificate),
-            ("key", &tls.key),
-        ] {
-            let path = path.display().to_string().replace('\'', "''");
-            let _ = writeln!(text, "pg_quorum.tls_{name}_file = '{path}'");
-        }
+        files.extend([
+            ("tls_ca", &tls.authority),
+            ("tls_cert", &tls.certificate),
+            ("tls_key", &tls.key),
+        ]);
+    }
+    files.extend(new.token.as_ref().map(|token| ("token", token)));
+    for (name, path) in files {
+        let path = path.display().to_string().replace('\'', "''");
+        let _ = writeln!(text, "pg_quorum.{name}_file = '{path}'");
     }
     if let Some(port) = new.port {
         let _ = writeln!(text, "port = {port}");
@@ -286,6 +291,7 @@ mod tests {
                 certificate: "/pki/it's.pem".into(),
                 key: "/pki/it's.key".into(),
             }),
+            token: Some("/pki/it's.token".into()),
             volume: VolumeControl {
                 volume: VolumeId::random(),
                 facts: ClusterFacts {
