@@ -7,6 +7,7 @@
 
 pub mod checks;
 pub mod cluster;
+pub mod fork;
 pub mod ledger;
 pub mod lone_node;
 pub mod ports;

@@ -9,6 +9,8 @@ use pg_quorum_wal::{MetaChange, Page, PageEffect};
 use rustc_hash::FxHashMap;
 use storage_service::derived::ContentItem;
 
+use crate::fork::Fork;
+
 /// Pages of a file of an SLRU.
 const SLRU_PAGES_PER_FILE: u32 = 32;
 /// Blocks of a relation's segment file.
@@ -23,7 +25,7 @@ const DEFAULT_TABLESPACE: u32 = 1663;
 /// Forks with their pages, and pages of transaction state.
 #[derive(Default)]
 pub struct Volume {
-    pub forks: FxHashMap<RelFork, Vec<Page>>,
+    pub forks: FxHashMap<RelFork, Fork>,
     pub slru: FxHashMap<(SlruKind, u32), Page>,
 }
 
@@ -65,10 +67,7 @@ impl Volume {
                 let first = segment * BLOCKS_PER_SEGMENT;
                 let pages = self.forks.entry(fork).or_default();
                 for (block, page) in (first..).zip(read_pages(&path)) {
-                    if pages.len() <= block {
-                        pages.resize(block + 1, [0; BLOCK_SIZE]);
-                    }
-                    pages[block] = page;
+                    *pages.get_or_extend(block) = page;
                 }
             }
         }
@@ -99,12 +98,7 @@ impl Volume {
     pub fn page_mut(&mut self, key: PageKey) -> &mut Page {
         match key {
             PageKey::Relation { rel, block } => {
-                let pages = self.forks.entry(rel).or_default();
-                let block = block as usize;
-                if pages.len() <= block {
-                    pages.resize(block + 1, [0; BLOCK_SIZE]);
-                }
-                &mut pages[block]
+                self.forks.entry(rel).or_default().get_or_extend(block as usize)
             }
             PageKey::Slru { kind, page } => self.slru.entry((kind, page)).or_insert([0; BLOCK_SIZE]),
         }
@@ -150,8 +144,9 @@ impl Volume {
         let relations = self.forks.into_iter().flat_map(|(fork, pages)| {
             let size = ContentItem::RelationSize {
                 fork,
-                blocks: pages.len() as u32,
+                blocks: pages.blocks() as u32,
             };
+            let pages: Vec<Page> = pages.iter().copied().collect();
             let pieces: Vec<ContentItem> = pages
                 .chunks(PAGES_PER_ITEM)
                 .enumerate()
@@ -177,7 +172,7 @@ impl Volume {
     }
 
     fn copy_database(&mut self, from: DatabaseKey, to: DatabaseKey) {
-        let copies: Vec<(RelFork, Vec<Page>)> = self
+        let copies: Vec<(RelFork, Fork)> = self
             .forks
             .iter()
             .filter(|(fork, _)| (fork.rel.spc, fork.rel.db) == (from.spc, from.db))

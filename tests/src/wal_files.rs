@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use pg_quorum_types::{ClusterFacts, Lsn};
-use pg_quorum_wal::{ControlFile, RawRecord, WalError, WalSplitter};
+use pg_quorum_wal::{ControlFile, RawRecord, RecordRun, WalError, WalSplitter};
 
 /// A directory of WAL segments that is read from the start of a record on.
 #[derive(Clone)]
@@ -161,6 +161,24 @@ pub struct Records {
     legs: VecDeque<Leg>,
     has_ended: bool,
     piece: Vec<u8>,
+}
+
+impl Records {
+    /// The next records that stand together, of a log with one timeline: `None` at its end, also if that is an error.
+    /// Not to be mixed with the iterator.
+    ///
+    /// # Panics
+    /// The log changes its timeline.
+    pub fn next_run(&mut self) -> Option<RecordRun<'_>> {
+        let current = &mut self.current;
+        assert!(current.leg.end.is_none(), "a log with several timelines");
+        while !current.splitter.advance_run().ok()? {
+            if !current.feed(&self.files, &mut self.piece) {
+                return None;
+            }
+        }
+        Some(current.splitter.run())
+    }
 }
 
 impl Iterator for Records {

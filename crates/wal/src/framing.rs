@@ -21,6 +21,11 @@ const USABLE_PAGE_BYTES: u64 = WAL_PAGE_BYTES - SHORT_PAGE_HEADER_BYTES;
 /// The largest position that arithmetic is done on: a record's length (32 bits) can always be added.
 const MAX_POSITION: u64 = u64::MAX >> 1;
 
+/// Whether the rest of the segment belongs to the record.
+pub(crate) fn is_segment_switch(header: &[u8; RECORD_HEADER_BYTES]) -> bool {
+    header[17] == Rmgr::Xlog as u8 && header[16] & INFO_KIND_MASK == kind::xlog::SWITCH
+}
+
 /// The rules for positions of one cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WalLayout {
@@ -60,7 +65,7 @@ impl WalLayout {
         };
         let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]);
         let end = self.end_of_length(start, length)?;
-        if header[17] == Rmgr::Xlog as u8 && header[16] & INFO_KIND_MASK == kind::xlog::SWITCH {
+        if is_segment_switch(header) {
             return Ok(self.segment_end(end));
         }
         Ok(end)

@@ -39,5 +39,5 @@ pub use record::{BlockImage, BlockRef, Compression, Record};
 pub use redo::{Page, RedoFault, apply};
 pub use rmgr::Rmgr;
 pub use slru::{SlruRange, SlruTruncation};
-pub use splitter::WalSplitter;
+pub use splitter::{RecordRun, WalSplitter};
 pub use v15::{Checkpoint, Parameters, RECORD_HEADER_BYTES, identify};

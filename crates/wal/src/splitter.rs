@@ -9,7 +9,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use pg_quorum_types::{ClusterFacts, Lsn};
 
 use crate::WalError;
-use crate::framing::WalLayout;
+use crate::framing::{WalLayout, is_segment_switch};
 use crate::page_header::{self, PageStart};
 use crate::raw_record::{RawRecord, record_crc};
 use crate::v15::{RECORD_HEADER_BYTES, WAL_PAGE_BYTES};
@@ -27,6 +27,41 @@ pub struct WalSplitter {
     /// Start of the record that was returned last, if it is known.
     previous_start: Option<Lsn>,
     state: State,
+    /// What was returned last by [`WalSplitter::advance_run`].
+    run: RunBuffer,
+}
+
+/// Records that stand one behind the other on a page, as [`WalSplitter::advance_run`] finds them.
+#[derive(Default)]
+struct RunBuffer {
+    bytes: Bytes,
+    records: Vec<InRun>,
+}
+
+/// Where a record stands, in the log and in its run's bytes.
+struct InRun {
+    start: Lsn,
+    end: Lsn,
+    at: usize,
+    length: usize,
+}
+
+/// Consecutive records, whole and checked. See [`WalSplitter::advance_run`].
+pub struct RecordRun<'a>(&'a RunBuffer);
+
+impl<'a> RecordRun<'a> {
+    /// Each record: its first byte, its end, and its bytes without padding and page headers, as in [`RawRecord`].
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (Lsn, Lsn, &'a [u8])> + use<'a> {
+        let run = self.0;
+        let bytes = &run.bytes[..];
+        run.records.iter().map(move |record| {
+            (
+                record.start,
+                record.end,
+                &bytes[record.at..record.at + record.length],
+            )
+        })
+    }
 }
 
 enum State {
@@ -72,6 +107,7 @@ impl WalSplitter {
             at: previous_end,
             previous_start: None,
             state: State::BETWEEN,
+            run: RunBuffer::default(),
         }
     }
 
@@ -85,6 +121,12 @@ impl WalSplitter {
 
     /// The bytes that follow those fed before.
     pub fn feed(&mut self, bytes: &[u8]) {
+        // Without what was handed out the input's memory can be used again.
+        self.run = RunBuffer {
+            bytes: Bytes::new(),
+            records: std::mem::take(&mut self.run.records),
+        };
+        self.run.records.clear();
         self.input.extend_from_slice(bytes);
     }
 
@@ -109,39 +151,95 @@ impl WalSplitter {
         result
     }
 
-    /// Nearly every record: on one page, not the first one there, whole with its padding, and right. `None` says
-    /// nothing about the others.
+    /// Goes on to the next records, as many as stand whole on one page: the same as [`WalSplitter::next_record`] returns
+    /// one by one, without a reference count for each. If it is true, [`WalSplitter::run`] has them.
+    ///
+    /// # Errors
+    /// As for [`WalSplitter::next_record`].
+    pub fn advance_run(&mut self) -> Result<bool, WalError> {
+        let length = self.whole_records(usize::MAX);
+        if length > 0 {
+            self.run.bytes = self.take(length).freeze();
+            return Ok(true);
+        }
+        let Some(record) = self.next_record()? else {
+            return Ok(false);
+        };
+        self.run.records.clear();
+        self.run.records.push(InRun {
+            start: record.start,
+            end: record.end,
+            at: 0,
+            length: record.bytes.len(),
+        });
+        self.run.bytes = record.bytes;
+        Ok(true)
+    }
+
+    /// What [`WalSplitter::advance_run`] has just found.
+    pub fn run(&self) -> RecordRun<'_> {
+        RecordRun(&self.run)
+    }
+
+    /// One of those that [`WalSplitter::whole_records`] finds. `None` says nothing about the others.
     fn whole_record(&mut self) -> Option<RawRecord> {
+        let padded = self.whole_records(1);
+        let InRun {
+            start, end, length, ..
+        } = self.run.records.pop()?;
+        let bytes = self.take(length).freeze();
+        self.consume(padded - length);
+        Some(RawRecord { start, end, bytes })
+    }
+
+    /// Nearly every record: on one page, not the first one there, whole with its padding, and right. Lists those that
+    /// follow here, at most so many, and returns their bytes, which are still in the input.
+    fn whole_records(&mut self, most: usize) -> usize {
+        self.run.records.clear();
         let State::Between {
             is_behind_unfinished: false,
         } = self.state
         else {
-            return None;
+            return 0;
         };
-        let in_page = self.at.0 % WAL_PAGE_BYTES;
-        let header = self.input.first_chunk::<RECORD_HEADER_BYTES>()?;
-        let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
-        let padded = length.checked_next_multiple_of(8)?;
-        // Both are multiples of eight.
-        let is_on_page = in_page != 0 && padded as u64 <= WAL_PAGE_BYTES - in_page;
-        if !is_on_page || length < RECORD_HEADER_BYTES || self.input.len() < padded {
-            return None;
+        let (Some(mut previous), in_page) = (self.previous_start, self.at.0 % WAL_PAGE_BYTES) else {
+            return 0;
+        };
+        // Where no record starts, or the page's header does.
+        if self.layout.check_start(self.at).is_err() || in_page == 0 {
+            return 0;
         }
-        let start = self.at;
-        let end = self.layout.record_end(start, header).ok()?;
-        let is_valid = end == start + padded as u64
-            && RawRecord::check_header(start, header).is_ok()
-            && self
-                .previous_start
-                .is_some_and(|previous| header[8..16] == previous.0.to_le_bytes())
-            && header[20..24] == record_crc(&self.input[..length]).to_le_bytes();
-        if !is_valid {
-            return None;
+        let on_page = self.input.len().min((WAL_PAGE_BYTES - in_page) as usize);
+        let input = &self.input[..on_page];
+        let mut at = 0;
+        while self.run.records.len() < most
+            && let Some(header) = input[at..].first_chunk::<RECORD_HEADER_BYTES>()
+        {
+            let length = u32::from_le_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            let Some(record) = input[at..].get(..length) else {
+                break;
+            };
+            // The page's end is a multiple of eight as well.
+            let padded = length.next_multiple_of(8);
+            let is_valid = at + padded <= on_page
+                && RawRecord::check_header(self.at, header).is_ok()
+                && !is_segment_switch(header)
+                && header[8..16] == previous.0.to_le_bytes()
+                && header[20..24] == record_crc(record).to_le_bytes();
+            if !is_valid {
+                break;
+            }
+            previous = self.at + at as u64;
+            self.run.records.push(InRun {
+                start: previous,
+                end: previous + padded as u64,
+                at,
+                length,
+            });
+            at += padded;
         }
-        let bytes = self.take(length).freeze();
-        self.consume(padded - length);
-        self.previous_start = Some(start);
-        Some(RawRecord { start, end, bytes })
+        self.previous_start = Some(previous);
+        at
     }
 
     fn advance(&mut self) -> Result<Option<RawRecord>, WalError> {

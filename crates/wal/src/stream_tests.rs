@@ -63,6 +63,28 @@ fn build(previous_end: Lsn, records: &[RawRecord]) -> Vec<u8> {
 }
 
 fn split(previous_end: Lsn, wal: &[u8], piece: usize) -> Result<Vec<RawRecord>, WalError> {
+    let one_by_one = split_one_by_one(previous_end, wal, piece);
+    assert_eq!(split_into_runs(previous_end, wal, piece), one_by_one);
+    one_by_one
+}
+
+fn split_into_runs(previous_end: Lsn, wal: &[u8], piece: usize) -> Result<Vec<RawRecord>, WalError> {
+    let mut splitter = WalSplitter::new(FACTS, previous_end);
+    let mut found = Vec::new();
+    for piece in wal.chunks(piece) {
+        splitter.feed(piece);
+        while splitter.advance_run()? {
+            found.extend(splitter.run().iter().map(|(start, end, bytes)| RawRecord {
+                start,
+                end,
+                bytes: bytes.to_vec().into(),
+            }));
+        }
+    }
+    Ok(found)
+}
+
+fn split_one_by_one(previous_end: Lsn, wal: &[u8], piece: usize) -> Result<Vec<RawRecord>, WalError> {
     let mut splitter = WalSplitter::new(FACTS, previous_end);
     let mut found = Vec::new();
     for piece in wal.chunks(piece) {

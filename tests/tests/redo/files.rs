@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
+use pg_quorum_tests::fork::Fork;
 use pg_quorum_tests::volume::Volume;
 use pg_quorum_types::{ForkNumber, PageKey, RelFork};
 use pg_quorum_wal::Page;
@@ -47,7 +48,7 @@ pub fn compare(replay: &Replay, standby: &Volume, has_checksums: bool) -> FinalC
         if fork.fork == ForkNumber::FreeSpaceMap {
             continue;
         }
-        let blocks = |volume: &Volume| volume.forks.get(&fork).map_or(0, Vec::len) as u32;
+        let blocks = |volume: &Volume| volume.forks.get(&fork).map_or(0, Fork::blocks) as u32;
         for block in 0..blocks(ours).max(blocks(standby)) {
             let key = PageKey::Relation { rel: fork, block };
             comparison.relation_pages += 1;
