@@ -10,7 +10,8 @@ use crate::WalError;
 /// A cursor over a part of a record.
 #[derive(Clone)]
 pub(crate) struct Reader<'a> {
-    bytes: &'a [u8],
+    /// What has not been read.
+    rest: &'a [u8],
     at: usize,
     /// The record's start, for errors.
     lsn: Lsn,
@@ -20,7 +21,8 @@ pub(crate) struct Reader<'a> {
 
 macro_rules! little_endian {
     ($($name:ident: $type:ty),*) => {
-        $(pub(crate) fn $name(&mut self) -> Result<$type, WalError> {
+        $(#[inline]
+        pub(crate) fn $name(&mut self) -> Result<$type, WalError> {
             self.array().map(<$type>::from_le_bytes)
         })*
     };
@@ -30,7 +32,7 @@ impl<'a> Reader<'a> {
     /// Reads `bytes`, which begin at `base_offset` of the record at `lsn`.
     pub(crate) fn new(bytes: &'a [u8], lsn: Lsn, base_offset: usize) -> Reader<'a> {
         Reader {
-            bytes,
+            rest: bytes,
             at: 0,
             lsn,
             base_offset,
@@ -39,9 +41,11 @@ impl<'a> Reader<'a> {
 
     little_endian!(u8: u8, u16: u16, u32: u32, u64: u64, i32: i32, i64: i64);
 
+    #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WalError> {
-        match self.bytes[self.at..].first_chunk::<N>() {
-            Some(chunk) => {
+        match self.rest.split_first_chunk::<N>() {
+            Some((chunk, rest)) => {
+                self.rest = rest;
                 self.at += N;
                 Ok(*chunk)
             }
@@ -59,18 +63,20 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn rel_file_node(&mut self) -> Result<RelFileNode, WalError> {
+        let bytes = self.array::<12>()?;
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         Ok(RelFileNode {
-            spc: self.u32()?,
-            db: self.u32()?,
-            rel: self.u32()?,
+            spc: word(0),
+            db: word(4),
+            rel: word(8),
         })
     }
 
     pub(crate) fn bytes(&mut self, length: usize) -> Result<&'a [u8], WalError> {
-        if self.remaining() < length {
+        let Some((taken, rest)) = self.rest.split_at_checked(length) else {
             return Err(self.short(length));
-        }
-        let taken = &self.bytes[self.at..self.at + length];
+        };
+        self.rest = rest;
         self.at += length;
         Ok(taken)
     }
@@ -91,7 +97,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn remaining(&self) -> usize {
-        self.bytes.len() - self.at
+        self.rest.len()
     }
 
     /// Bytes read so far.
@@ -108,6 +114,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[cold]
     fn short(&self, wanted: usize) -> WalError {
         WalError::ShortRecord {
             lsn: self.lsn,

@@ -2,7 +2,7 @@
 //!
 //! Mirrors `DecodeXLogRecord` (`access/transam/xlogreader.c`, 15.18) with all its checks, and refuses what
 //! that function leaves for later to trip over (an image or hole that is larger than a page, a fork that
-//! does not exist). Nothing is copied and nothing allocated for a record of up to four blocks: data and images
+//! does not exist). Nothing is copied and nothing allocated for a record of up to two blocks: data and images
 //! are slices of the raw record.
 
 use pg_quorum_types::{BLOCK_SIZE, ForkNumber, Lsn, PageKey, RelFileNode, RelFork};
@@ -13,7 +13,7 @@ use crate::reader::Reader;
 use crate::v15::{
     BLOCK_FORK_MASK, BLOCK_HAS_DATA, BLOCK_HAS_IMAGE, BLOCK_SAME_REL, BLOCK_WILL_INIT, ID_MAIN_DATA_LONG,
     ID_MAIN_DATA_SHORT, ID_ORIGIN, ID_TOPLEVEL_XID, IMAGE_APPLY, IMAGE_HAS_HOLE, IMAGE_LZ4, IMAGE_PGLZ,
-    IMAGE_ZSTD, INFO_KIND_MASK, MAX_BLOCK_ID, RECORD_HEADER_BYTES, identify,
+    IMAGE_ZSTD, INFO_KIND_MASK, MAX_BLOCK_ID, RECORD_HEADER_BYTES, identify, is_known,
 };
 use crate::{Rmgr, WalError};
 
@@ -34,7 +34,7 @@ pub struct Record<'a> {
     /// The resource manager's own data, not tied to a block.
     pub main: &'a [u8],
     /// Block references by rising id.
-    pub blocks: SmallVec<[BlockRef<'a>; 4]>,
+    pub blocks: SmallVec<[BlockRef<'a>; 2]>,
     /// The replication origin, if one was set.
     pub origin: Option<u16>,
     /// The top-level transaction, in the first record of a subtransaction under `wal_level = logical`.
@@ -114,12 +114,13 @@ impl<'a> Record<'a> {
     /// As for [`Record::decode`].
     pub fn parse(start: Lsn, end: Lsn, bytes: &'a [u8]) -> Result<Record<'a>, WalError> {
         let mut reader = Reader::new(bytes, start, 0);
-        let total_length = reader.u32()?;
-        let xid = reader.u32()?;
-        let prev = reader.lsn()?;
-        let info = reader.u8()?;
-        let rmgr_id = reader.u8()?;
-        reader.skip(2 + 4)?; // padding, checksum
+        let header = reader.array::<RECORD_HEADER_BYTES>()?;
+        let word =
+            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let total_length = word(0);
+        let xid = word(4);
+        let prev = Lsn(u64::from(word(12)) << 32 | u64::from(word(8)));
+        let (info, rmgr_id) = (header[16], header[17]);
         if total_length as usize != bytes.len() {
             return Err(WalError::BadRecord {
                 lsn: start,
@@ -131,7 +132,7 @@ impl<'a> Record<'a> {
             lsn: start,
             id: rmgr_id,
         })?;
-        if identify(rmgr, info).is_none() {
+        if !is_known(rmgr, info) {
             return Err(WalError::UnknownRecord {
                 lsn: start,
                 rmgr,
@@ -187,7 +188,7 @@ impl<'a> Record<'a> {
 /// Lengths of the payload's parts, which the headers announce and the payload then has in the same order.
 struct PayloadLengths {
     /// Per block reference: image, data.
-    blocks: SmallVec<[(u16, u16); 4]>,
+    blocks: SmallVec<[(u16, u16); 2]>,
     main: usize,
 }
 
@@ -237,12 +238,12 @@ fn decode_block_header<'a>(
     id: u8,
     rel_of_last: Option<RelFileNode>,
 ) -> Result<(BlockRef<'a>, u16, u16), WalError> {
-    let flags = reader.u8()?;
+    let [flags, length, length_high] = reader.array()?;
     let Some(fork) = ForkNumber::from_number(flags & BLOCK_FORK_MASK) else {
         return Err(reader.bad("a fork that does not exist"));
     };
     let has_data = flags & BLOCK_HAS_DATA != 0;
-    let data_length = reader.u16()?;
+    let data_length = u16::from_le_bytes([length, length_high]);
     if has_data != (data_length > 0) {
         return Err(reader.bad("a block's data flag contradicts its data length"));
     }

@@ -49,7 +49,7 @@ pub struct PageEffect {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Effects {
     /// Each page at most once. No page of a free space map: that fork is not in the volume.
-    pub pages: SmallVec<[PageEffect; 4]>,
+    pub pages: SmallVec<[PageEffect; 2]>,
     pub meta: Vec<MetaChange>,
 }
 

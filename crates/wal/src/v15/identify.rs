@@ -8,17 +8,43 @@ use super::kind::transaction;
 /// The name of a record's kind as `pg_waldump` prints it (`rm_identify`), `None` for an unknown kind.
 /// `info` is `xl_info`, its low bits are ignored.
 pub fn identify(rmgr: Rmgr, info: u8) -> Option<&'static str> {
-    let kind = match rmgr {
-        Rmgr::Transaction => info & transaction::OPERATION_MASK,
-        _ => info & INFO_KIND_MASK,
-    };
+    let kind = operation(rmgr, info);
     names(rmgr)
         .iter()
         .find(|(value, _)| *value == kind)
         .map(|(_, name)| *name)
 }
 
-fn names(rmgr: Rmgr) -> &'static [(u8, &'static str)] {
+/// Whether [`identify`] has a name for the kind.
+pub(crate) fn is_known(rmgr: Rmgr, info: u8) -> bool {
+    KNOWN[rmgr as usize] & 1 << (operation(rmgr, info) >> 4) != 0
+}
+
+/// The bits of `xl_info` that [`names`] lists, which are some of the high four.
+const fn operation(rmgr: Rmgr, info: u8) -> u8 {
+    match rmgr {
+        Rmgr::Transaction => info & transaction::OPERATION_MASK,
+        _ => info & INFO_KIND_MASK,
+    }
+}
+
+/// By resource manager: a bit for each kind.
+const KNOWN: [u16; Rmgr::ALL.len()] = {
+    let mut known = [0; Rmgr::ALL.len()];
+    let mut rmgr = 0;
+    while rmgr < known.len() {
+        let names = names(Rmgr::ALL[rmgr]);
+        let mut at = 0;
+        while at < names.len() {
+            known[rmgr] |= 1 << (names[at].0 >> 4);
+            at += 1;
+        }
+        rmgr += 1;
+    }
+    known
+};
+
+const fn names(rmgr: Rmgr) -> &'static [(u8, &'static str)] {
     match rmgr {
         Rmgr::Xlog => &[
             (0x00, "CHECKPOINT_SHUTDOWN"),
@@ -159,5 +185,24 @@ fn names(rmgr: Rmgr) -> &'static [(u8, &'static str)] {
         Rmgr::ReplicationOrigin => &[(0x00, "SET"), (0x10, "DROP")],
         Rmgr::Generic => &[(0x00, "Generic")],
         Rmgr::LogicalMessage => &[(0x00, "MESSAGE")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_are_known_by_their_names() {
+        let kinds = Rmgr::ALL
+            .into_iter()
+            .flat_map(|rmgr| (0..=u8::MAX).map(move |info| (rmgr, info)));
+        for (rmgr, info) in kinds {
+            assert_eq!(
+                is_known(rmgr, info),
+                identify(rmgr, info).is_some(),
+                "{rmgr} {info:#x}"
+            );
+        }
     }
 }

@@ -10,6 +10,7 @@ pub(crate) mod settings;
 
 pub use checkpoint::Checkpoint;
 pub use identify::identify;
+pub(crate) use identify::is_known;
 pub use settings::Parameters;
 
 /// `XLOG_PAGE_MAGIC`.
