@@ -5,6 +5,10 @@
 //! Bytes between `pd_lower` and `pd_upper` matter too: a standby's file keeps what was moved away,
 //! so these functions leave the same remains behind.
 
+use std::ops::Range;
+
+use pg_quorum_types::BLOCK_SIZE;
+
 use super::error::RedoFault;
 use super::page::{
     HEADER_BYTES, ITEM_ID_BYTES, ItemId, LinePointerState, MAX_HEAP_TUPLES, MAX_INDEX_TUPLES,
@@ -19,6 +23,15 @@ struct KeptItem {
     offset: u16,
     at: u16,
     aligned_len: u16,
+}
+
+impl KeptItem {
+    /// Where it lies, padding included: first byte, exclusive end.
+    #[inline]
+    fn extent(&self) -> (usize, usize) {
+        let at = usize::from(self.at);
+        (at, at + usize::from(self.aligned_len))
+    }
 }
 
 /// The items that stay, in line pointer order, with room for the largest page.
@@ -75,11 +88,29 @@ impl<const MAX: usize> KeptItems<MAX> {
         if self.presorted {
             self.compactify_with(page, |page, from, to, len| page.copy_within(from..from + len, to))
         } else {
-            let before = *page;
+            let moved = self.moved(usize::from(page.special()));
+            let mut before: Page = [0; BLOCK_SIZE];
+            before[moved.clone()].copy_from_slice(&page[moved]);
             self.compactify_with(page, |page, from, to, len| {
                 page[to..to + len].copy_from_slice(&before[from..from + len]);
             })
         }
+    }
+
+    /// Where the items lie that are not yet where they belong; those behind them, by number the first, are.
+    fn moved(&self, special: usize) -> Range<usize> {
+        let items = &self.items[..self.count];
+        let mut in_place = special;
+        let first = items.iter().take_while(|kept| {
+            let (at, end) = kept.extent();
+            let is_in_place = end == in_place;
+            in_place = at;
+            is_in_place
+        });
+        let moved = &items[first.count()..];
+        let start = moved.iter().map(|kept| kept.extent().0).min();
+        let end = moved.iter().map(|kept| kept.extent().1).max();
+        start.unwrap_or_default()..end.unwrap_or_default()
     }
 
     /// Items that lie one before the other move together.
@@ -92,18 +123,19 @@ impl<const MAX: usize> KeptItems<MAX> {
         // What is to be moved next: from here, up to there, to where it ends.
         let (mut from, mut end, mut target_end) = (upper, upper, upper);
         for kept in &self.items[..self.count] {
-            let (at, len) = (usize::from(kept.at), usize::from(kept.aligned_len));
-            if at + len != from {
+            let (at, item_end) = kept.extent();
+            if item_end != from {
                 if end != target_end && from < end {
                     copy(page, from, upper, end - from);
                 }
-                (end, target_end) = (at + len, upper);
+                (end, target_end) = (item_end, upper);
             }
             from = at;
-            upper -= len;
+            upper -= item_end - at;
             if at != upper {
-                let item = page.item_id(kept.offset)?;
-                page.set_item_id(kept.offset, item.with_offset(upper))?;
+                let line_pointer = HEADER_BYTES + (usize::from(kept.offset) - 1) * ITEM_ID_BYTES;
+                let item = ItemId(page.u32_at(line_pointer));
+                page.put_u32(line_pointer, item.with_offset(upper).0);
             }
         }
         if end != target_end && from < end {
@@ -337,8 +369,6 @@ pub(crate) fn free_dead_line_pointer(page: &mut Page, offset: u16) -> Result<(),
 
 #[cfg(test)]
 mod tests {
-    use pg_quorum_types::BLOCK_SIZE;
-
     use super::*;
     use crate::redo::fields::{Fields, U16Array};
     use crate::redo::page::Placement;
