@@ -149,6 +149,9 @@ fn counters() -> TableIterator<'static, (name!(name, &'static str), name!(value,
         ("cache_misses", &counters.cache_misses),
         ("pages_dropped", &counters.pages_dropped),
         ("pages_refetched", &counters.pages_refetched),
+        ("pages_read_ahead", &counters.pages_read_ahead),
+        ("pages_prefetched", &counters.pages_prefetched),
+        ("misses_in_flight", &counters.misses_in_flight),
         ("commit_waits", &counters.commit_waits),
     ];
     TableIterator::new(rows.into_iter().map(|(name, counter)| (name, count(counter))))

@@ -23,11 +23,12 @@
 //! are asked for as of that LSN or later.
 //!
 //! What this module does not know: PostgreSQL's functions and file descriptors (`pg::smgr` has them), and
-//! where pages come from (`shared::fetch_pages`).
+//! where pages come from (`shared::Ticket`).
 
 mod entry;
 mod evict;
 mod pinned;
+mod scans;
 mod surroundings;
 mod table;
 
@@ -36,6 +37,7 @@ use pg_quorum_types::RelFork;
 pub use entry::ChunkEntry;
 pub use evict::{drop_all, make_room};
 pub use pinned::{SEQUENCE_MAGIC, SEQUENCE_SPECIAL_BYTES, Written};
+pub use scans::Scans;
 pub use surroundings::{Ended, Running, Surroundings, Tick};
 pub use table::{ChunkTable, Header, Held, Parts, Seen, Usage, release_at_exit};
 

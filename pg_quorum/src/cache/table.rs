@@ -67,7 +67,7 @@ pub struct ChunkTable {
 pub struct TableFull;
 
 /// A chunk as it was seen under a shared hold that has ended: what an install is checked against.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Seen {
     entry: u32,
     key: ChunkKey,

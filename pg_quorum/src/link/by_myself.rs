@@ -74,7 +74,7 @@ pub fn ship_by_myself() {
 /// Reads pages without the link worker.
 ///
 /// # Errors
-/// As [`crate::shared::fetch_pages`].
+/// As [`crate::shared::Ticket::collect`].
 pub fn fetch_by_myself(
     fork: RelFork,
     blocks: &[u32],

@@ -19,6 +19,7 @@ mod patch;
 pub mod postmaster_death;
 pub mod presence_file;
 pub mod prewarm;
+mod read_ahead;
 pub mod report;
 pub mod sequences;
 pub mod server;

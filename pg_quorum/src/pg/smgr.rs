@@ -8,8 +8,9 @@
 
 use std::ffi::c_char;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
-use pg_quorum_types::{BLOCK_SIZE, ForkNumber as Fork, Lsn, RelFileNode, RelFork};
+use pg_quorum_types::{BLOCK_SIZE, ForkNumber as Fork, RelFileNode, RelFork};
 use pgrx::pg_guard;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, BlockNumber, ForkNumber, RelFileNodeBackend, SMgrRelation};
@@ -17,14 +18,14 @@ use pgrx::{PgSqlErrorCode, PgTryBuilder};
 
 use super::md15::{BLOCKS_PER_SEGMENT, MdTable, md};
 use super::presence_file::table;
-use super::{cache_files, clock, interrupts, report, sequences, transactions, wal};
+use super::read_ahead::{self, Blocks, InFlight, Wanted};
+use super::wait_event::WaitEvent;
+use super::{cache_files, clock, interrupts, report, sequences, transactions};
 use crate::cache::{BLOCKS_PER_CHUNK, ChunkKey, Held, Seen, Written, release_at_exit};
-use crate::shared::{self, FetchError};
+use crate::link;
+use crate::shared::{self, FetchError, MAX_BLOCKS_PER_REQUEST, Page, Ticket};
 
-/// Blocks of a miss that follows its predecessor: 128 KiB in one request.
-const READ_AHEAD_BLOCKS: usize = 16;
-
-type PageBuffer = [[u8; BLOCK_SIZE]; READ_AHEAD_BLOCKS];
+type PageBuffer = [Page; MAX_BLOCKS_PER_REQUEST];
 
 /// The table's row with our functions in it.
 pub fn hooks() -> MdTable {
@@ -163,6 +164,7 @@ unsafe extern "C-unwind" fn read(
         // SAFETY: the arguments that smgr.c passed.
         return unsafe { (md().read)(reln, number, block, buffer) };
     };
+    read_ahead::before_read(target.fork, block);
     loop {
         let held = target.hold(block);
         if held.is_present(block) {
@@ -171,50 +173,24 @@ unsafe extern "C-unwind" fn read(
             shared::add(&shared::state().counters.cache_hits, 1);
             return;
         }
-        let follows_its_predecessor = !block.is_multiple_of(BLOCKS_PER_CHUNK) && held.is_present(block - 1);
-        let (blocks, count) = blocks_to_ask_for(&held, block, follows_its_predecessor);
-        let not_modified_since = held.not_modified_since();
-        let seen = held.leave();
+        let is_scan = read_ahead::is_scan(target.fork, block)
+            || (!block.is_multiple_of(BLOCKS_PER_CHUNK) && held.is_present(block - 1));
+        let end = if is_scan { BlockNumber::MAX } else { block + 1 };
+        let blocks = Blocks::absent_from(&held, block, end);
+        let wanted = Wanted::new(target.fork, blocks, held);
         if target.fork.fork == Fork::Init || target.is_unlogged() {
-            mark_local(seen, block);
+            mark_local(wanted.seen, block);
             continue;
         }
         let nblocks = target.nblocks();
         if block >= nblocks {
             return target.md_read(block, buffer); // md.c's own error, or its zeros
         }
-        let blocks = &blocks[..count];
-        let inside = blocks.iter().take_while(|block| **block < nblocks).count();
-        let wanted = Wanted {
-            blocks: &blocks[..inside],
-            dropped_at: not_modified_since,
-            seen,
-        };
-        if fetch_and_install(target, &wanted, buffer) {
+        if fetch_and_install(target, block, wanted.before(nblocks), buffer) {
             cache_files::make_room();
             return;
         }
     }
-}
-
-/// `block` and, if wanted, the absent ones that follow it in its chunk.
-fn blocks_to_ask_for(
-    held: &Held,
-    block: BlockNumber,
-    read_ahead: bool,
-) -> ([BlockNumber; READ_AHEAD_BLOCKS], usize) {
-    let mut blocks = [block; READ_AHEAD_BLOCKS];
-    let mut count = 1;
-    let end = held.key().end_block();
-    while read_ahead && count < READ_AHEAD_BLOCKS {
-        let next = blocks[count - 1] + 1;
-        if next >= end || held.is_present(next) {
-            break;
-        }
-        blocks[count] = next;
-        count += 1;
-    }
-    (blocks, count)
 }
 
 /// The md file is all there is of this block.
@@ -224,74 +200,124 @@ fn mark_local(seen: Seen, block: BlockNumber) {
     }
 }
 
-/// Absent blocks of one chunk.
-struct Wanted<'a> {
-    blocks: &'a [BlockNumber],
-    /// They were not changed behind it. Invalid: they have not been here since the attach.
-    dropped_at: Lsn,
-    seen: Seen,
-}
-
-/// Gets the blocks from storage, puts them into the md file where nobody else has, and the first of them into
-/// `buffer`. False: look again, the chunk has changed meanwhile.
-fn fetch_and_install(target: Target, wanted: &Wanted<'_>, buffer: *mut c_char) -> bool {
-    let Wanted {
-        blocks,
-        dropped_at,
-        seen,
-    } = *wanted;
-    let pages = page_buffer();
-    let pages = &mut pages[..blocks.len()];
+/// Gets `block` from storage, by the request that is under way for it or by one for `wanted`, and more if that is a
+/// scan. Puts the pages into the md file where nobody else has, and `block` into `buffer`. False: look again, the chunk
+/// has changed meanwhile, or what was under way has come to nothing.
+fn fetch_and_install(target: Target, block: BlockNumber, wanted: Wanted, buffer: *mut c_char) -> bool {
     let counters = &shared::state().counters;
     shared::add(&counters.cache_misses, 1);
-    // Storage waits for the log up to there.
-    wal::ensure_written(dropped_at);
-    let not_modified_since = dropped_at.max(shared::state().read_floor());
-    let fetched = shared::fetch_pages(
-        target.fork,
-        blocks,
-        not_modified_since,
-        pages,
+    let _waiting = WaitEvent::DataFileRead.begin();
+    let (wanted, outcome, was_under_way) = match read_ahead::take(target.fork, block) {
+        Some(InFlight { wanted, ticket, .. }) => {
+            shared::add(&counters.misses_in_flight, 1);
+            (wanted, wait_for_pages(target, &wanted, Some(ticket), block), true)
+        }
+        None => {
+            let fetched = begin(&wanted).and_then(|ticket| wait_for_pages(target, &wanted, ticket, block));
+            (wanted, fetched, false)
+        }
+    };
+    let pages = match outcome {
+        Ok(pages) => pages,
+        // Not of what this caller has asked for: it may be about another block.
+        Err(FetchError::Storage { .. }) if was_under_way => return false,
+        Err(error) => {
+            fail(target.fork, block, error);
+            return false;
+        }
+    };
+    install(target, block, &wanted, pages, buffer)
+}
+
+/// `None`: there is no link worker any more.
+fn begin(wanted: &Wanted) -> Result<Option<Ticket>, FetchError> {
+    let begun = Ticket::begin(
+        wanted.fork,
+        wanted.blocks.as_slice(),
+        wanted.not_modified_since(),
         &interrupts::may_leave,
     );
-    if let Err(error) = fetched {
-        fail(target.fork, blocks[0], error);
-        return false;
+    match begun {
+        Ok(ticket) => Ok(Some(ticket)),
+        Err(FetchError::LinkGone) => Ok(None),
+        Err(error) => Err(error),
     }
-    let Some(held) = table().hold_for_install(seen) else {
+}
+
+/// The answer to a request; without a ticket, asks for it directly.
+fn wait_for_pages(
+    target: Target,
+    wanted: &Wanted,
+    ticket: Option<Ticket>,
+    block: BlockNumber,
+) -> Result<&'static mut [Page], FetchError> {
+    let counters = &shared::state().counters;
+    let blocks = wanted.blocks.as_slice();
+    let pages = &mut page_buffer()[..blocks.len()];
+    let started = Instant::now();
+    let by_ticket = ticket.map_or(Err(FetchError::LinkGone), |ticket| {
+        read_ahead::after_miss(wanted.fork, block, &wanted.blocks, || target.nblocks());
+        ticket.collect(pages, &interrupts::may_leave)
+    });
+    let fetched = match by_ticket {
+        Err(FetchError::LinkGone) => {
+            link::fetch_by_myself(wanted.fork, blocks, wanted.not_modified_since(), pages)
+        }
+        outcome => outcome,
+    };
+    if fetched.is_err() {
+        shared::add(&counters.page_errors, 1);
+    }
+    fetched?;
+    shared::add(&counters.page_requests, 1);
+    shared::add(&counters.pages_fetched, blocks.len() as u64);
+    counters.page_wait.record(started.elapsed());
+    Ok(pages)
+}
+
+/// False: the chunk has changed since the pages were asked for.
+fn install(
+    target: Target,
+    needed: BlockNumber,
+    wanted: &Wanted,
+    pages: &mut [Page],
+    buffer: *mut c_char,
+) -> bool {
+    let Some(held) = table().hold_for_install(wanted.seen) else {
         return false;
     };
-    if held.is_present(blocks[0]) {
+    if held.is_present(needed) {
         return false;
     }
     let mut installed = 0;
-    for (block, page) in blocks.iter().zip(pages.iter_mut()) {
+    for (block, page) in wanted.blocks.as_slice().iter().zip(pages) {
+        if *block == needed {
+            // SAFETY: smgr.c passes a buffer of a block's size, which is not our page buffer.
+            unsafe { std::ptr::copy_nonoverlapping(page.as_ptr(), buffer.cast(), BLOCK_SIZE) };
+        }
         if held.is_present(*block) {
             continue;
         }
         // On a full disk the page is used without being kept.
         let page = page.as_mut_ptr().cast();
-        if disk_full_error(|| target.md_write(*block, page)).is_some() {
-            break;
+        if disk_full_error(|| target.md_write(*block, page)).is_none() {
+            held.set_present(*block);
+            installed += 1;
         }
-        held.set_present(*block);
-        installed += 1;
     }
     held.touch(clock::tick());
-    if dropped_at.is_valid() {
-        shared::add(&counters.pages_refetched, installed);
+    if wanted.dropped_at.is_valid() {
+        shared::add(&shared::state().counters.pages_refetched, installed);
     }
-    // SAFETY: smgr.c passes a buffer of a block's size, which is not our page buffer.
-    unsafe { std::ptr::copy_nonoverlapping(pages[0].as_ptr(), buffer.cast(), BLOCK_SIZE) };
     true
 }
 
 /// One per process: pages on their way from storage to the md file.
 #[allow(static_mut_refs)] // one thread, one user, see below
 fn page_buffer() -> &'static mut PageBuffer {
-    static mut BUFFER: PageBuffer = [[0; BLOCK_SIZE]; READ_AHEAD_BLOCKS];
+    static mut BUFFER: PageBuffer = [[0; BLOCK_SIZE]; MAX_BLOCKS_PER_REQUEST];
     // SAFETY: PostgreSQL's processes run hooks on their one main thread (pg_guard asserts it), and
-    // `fetch_and_install`, the only user, does not call itself: neither md.c nor fetch_pages reads pages.
+    // `fetch_and_install`, the only user, does not call itself: neither md.c nor a wait for pages reads pages.
     unsafe { &mut BUFFER }
 }
 
@@ -304,6 +330,7 @@ fn fail(fork: RelFork, block: BlockNumber, error: FetchError) {
             format!("could not read block {block} of relation {fork}: this server no longer owns its volume"),
             |report| report.set_detail(message),
         ),
+        FetchError::LinkGone => {} // looked at by those that wait
         FetchError::Storage { message } => report::error(
             PgSqlErrorCode::ERRCODE_IO_ERROR,
             format!("could not read block {block} of relation {fork} from storage"),
@@ -452,12 +479,17 @@ unsafe extern "C-unwind" fn prefetch(
     number: ForkNumber::Type,
     block: BlockNumber,
 ) -> bool {
-    let is_absent = |target: Target| {
+    let is_absent = |target: &Target| {
         let held = table().hold_existing(ChunkKey::of(target.fork, block));
         !held.is_some_and(|held| held.is_present(block))
     };
-    if Target::of(reln, number).is_some_and(is_absent) {
-        return true; // nothing to prefetch from: the md file has a hole there
+    if let Some(target) = Target::of(reln, number).filter(is_absent) {
+        release_holds_at_exit();
+        let is_local = || target.fork.fork == Fork::Init || target.is_unlogged();
+        if read_ahead::is_under_way(target.fork) || !is_local() {
+            read_ahead::advise(target.fork, block, || target.nblocks());
+        }
+        return true;
     }
     // SAFETY: the arguments that smgr.c passed.
     unsafe { (md().prefetch)(reln, number, block) }
@@ -477,7 +509,7 @@ unsafe extern "C-unwind" fn writeback(
 #[pg_guard]
 unsafe extern "C-unwind" fn immedsync(_reln: SMgrRelation, _number: ForkNumber::Type) {}
 
-/// A FATAL error runs no destructors: see to it, once in a process, that a hold does not outlive it.
+/// A FATAL error runs no destructors: see to it, once in a process, that neither a hold nor a request outlives it.
 fn release_holds_at_exit() {
     static REGISTERED: AtomicBool = AtomicBool::new(false);
     if !REGISTERED.swap(true, Ordering::Relaxed) {
@@ -488,5 +520,6 @@ fn release_holds_at_exit() {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn release_holds(_code: std::ffi::c_int, _argument: pg_sys::Datum) {
+    read_ahead::give_up();
     release_at_exit(table());
 }

@@ -20,7 +20,7 @@ use std::time::Instant;
 use pgrx::pg_guard;
 use pgrx::pg_sys::{self, SyncCommitLevel, XactEvent};
 
-use super::{config, interrupts, utility};
+use super::{config, interrupts, read_ahead, utility};
 use crate::shared;
 
 const SIGNALS: [c_int; 2] = [libc::SIGINT, libc::SIGTERM];
@@ -62,12 +62,15 @@ unsafe extern "C-unwind" fn at_transaction_event(event: XactEvent::Type, _argume
         XactEvent::XACT_EVENT_COMMIT | XactEvent::XACT_EVENT_PREPARE => {
             count_wait();
             close_window();
+            read_ahead::give_up();
             utility::after_commit();
         }
         XactEvent::XACT_EVENT_ABORT => {
             close_window();
+            read_ahead::give_up();
             utility::after_abort();
         }
+        XactEvent::XACT_EVENT_PARALLEL_COMMIT | XactEvent::XACT_EVENT_PARALLEL_ABORT => read_ahead::give_up(),
         _ => {}
     }
 }

@@ -70,6 +70,11 @@ pub struct Counters {
     /// Pages that the cache has let go to stay within its limit, and those of them that were asked for again.
     pub pages_dropped: AtomicU64,
     pub pages_refetched: AtomicU64,
+    /// Pages that were asked for ahead of a scan, and on PostgreSQL's advice (`smgr_prefetch`).
+    pub pages_read_ahead: AtomicU64,
+    pub pages_prefetched: AtomicU64,
+    /// Misses whose page was on its way already.
+    pub misses_in_flight: AtomicU64,
     pub commit_waits: AtomicU64,
     /// From the request to the pages, as the backend sees it.
     pub page_wait: Histogram,

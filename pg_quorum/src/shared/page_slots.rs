@@ -11,27 +11,30 @@
 //! ```
 //!
 //! Every arrow is one compare-and-swap on the slot's state word, which is also the futex on which the backend
-//! sleeps. A backend that gives up (cancel, termination) leaves a slot that is being served to the worker:
-//! nobody else may use it while pages are written into it. A backend that dies leaves its slot as it is; the
+//! sleeps. A backend may begin requests ahead of its need ([`Ticket`]) and wait later, or never. One that gives up
+//! (cancel, termination, no need any more) leaves a slot that is being served to the worker: nobody else may use it
+//! while pages are written into it. A backend that dies leaves its slot as it is; the
 //! crash restart that follows makes the pool anew.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
 
 use pg_quorum_types::{BLOCK_SIZE, ForkNumber, Lsn, RelFileNode, RelFork};
 
-use super::counters::add;
 use super::text::SharedText;
 use super::wake::page_wakeup;
 use super::{INTERRUPT_POLL, SharedState, state};
-use crate::pg::wait_event::WaitEvent;
 use crate::pg::{futex, postmaster_death};
 
-/// Blocks of one request; a longer one is split.
+/// Blocks of one request: 128 KiB.
 pub const MAX_BLOCKS_PER_REQUEST: usize = 16;
 
 /// Requests in flight over all backends; more wait for a free slot.
 const SLOTS: usize = 64;
+
+/// Slots that no request gets that nobody waits for yet.
+const KEPT_FOR_WAITERS: usize = 16;
+/// A process may have begun one request ahead for so many slots that are free for such requests.
+const AHEAD_SHARE: usize = 4;
 
 /// A page of a relation.
 pub type Page = [u8; BLOCK_SIZE];
@@ -106,6 +109,9 @@ pub enum FetchError {
     /// The caller's predicate said so (cancel, termination): nothing was read.
     #[error("the wait for pages from storage was interrupted")]
     Interrupted,
+    /// The link worker has left at shutdown: the caller asks by itself, see [`crate::link::fetch_by_myself`].
+    #[error("the link worker has left")]
+    LinkGone,
     /// Another compute has taken the volume: this server is about to stop.
     #[error("the volume has been taken by another server: {message}")]
     Fenced { message: String },
@@ -114,81 +120,81 @@ pub enum FetchError {
     Storage { message: String },
 }
 
-/// Reads `blocks` of `fork` from storage into `out` (as long as `blocks`), of an LSN at or above the read
-/// floor. Waits for the link worker; `interrupted` is asked now and then and ends the wait when it says true.
-///
-/// # Errors
-/// See [`FetchError`]. `out` is unspecified then.
-///
-/// # Panics
-/// When `blocks` and `out` differ in length.
-pub fn fetch_pages(
-    fork: RelFork,
-    blocks: &[u32],
-    not_modified_since: Lsn,
-    out: &mut [Page],
-    interrupted: &dyn Fn() -> bool,
-) -> Result<(), FetchError> {
-    assert_eq!(blocks.len(), out.len());
-    let shared = state();
-    let started = Instant::now();
-    let _waiting = WaitEvent::DataFileRead.begin();
-    for (blocks, out) in blocks
-        .chunks(MAX_BLOCKS_PER_REQUEST)
-        .zip(out.chunks_mut(MAX_BLOCKS_PER_REQUEST))
-    {
-        let fetched = if shared.link_gone() {
-            crate::link::fetch_by_myself(fork, blocks, not_modified_since, out)
-        } else {
-            fetch_through_slot(shared, fork, blocks, not_modified_since, out, interrupted)
-        };
-        if fetched.is_err() {
-            add(&shared.counters.page_errors, 1);
-        }
-        fetched?;
-        add(&shared.counters.page_requests, 1);
-        add(&shared.counters.pages_fetched, blocks.len() as u64);
-    }
-    shared.counters.page_wait.record(started.elapsed());
-    Ok(())
+/// A request that was begun, in a slot of the caller's. Dropping it gives it up.
+#[derive(Debug)]
+pub struct Ticket {
+    slot: &'static PageSlot,
 }
 
-fn fetch_through_slot(
-    shared: &SharedState,
-    fork: RelFork,
-    blocks: &[u32],
-    not_modified_since: Lsn,
-    out: &mut [Page],
-    interrupted: &dyn Fn() -> bool,
-) -> Result<(), FetchError> {
-    let slot = shared.page_slots.claim(shared, interrupted)?;
-    slot.fill(fork, blocks, not_modified_since);
-    slot.state.store(REQUESTED, Ordering::SeqCst);
-    if let Some(event) = page_wakeup() {
-        event.signal();
+impl Ticket {
+    /// Begins a request for at most [`MAX_BLOCKS_PER_REQUEST`] `blocks` of `fork`, of an LSN at or above
+    /// `not_modified_since`. Waits for a free slot; `interrupted` is asked now and then and ends the wait when it says
+    /// true.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub fn begin(
+        fork: RelFork,
+        blocks: &[u32],
+        not_modified_since: Lsn,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<Ticket, FetchError> {
+        debug_assert!(!blocks.is_empty() && blocks.len() <= MAX_BLOCKS_PER_REQUEST);
+        let shared = state();
+        if shared.link_gone() {
+            return Err(FetchError::LinkGone);
+        }
+        let slot = shared.page_slots.claim(shared, interrupted)?;
+        slot.send(fork, blocks, not_modified_since);
+        Ok(Ticket { slot })
     }
-    let outcome = slot.wait(shared, interrupted);
-    match outcome {
-        Ok(()) => {
-            for (page, shared_page) in out.iter_mut().zip(&slot.pages) {
-                shared_page.load(page);
-            }
-            shared.page_slots.free(slot);
-            Ok(())
+
+    /// Begins a request for blocks that nobody needs yet, at most [`MAX_BLOCKS_PER_REQUEST`] of them, without
+    /// waiting. `None`: the caller, who has `in_flight` such requests, has its share of the slots, or there is no
+    /// link worker.
+    pub fn begin_ahead(
+        fork: RelFork,
+        blocks: &[u32],
+        not_modified_since: Lsn,
+        in_flight: usize,
+    ) -> Option<Ticket> {
+        debug_assert!(!blocks.is_empty() && blocks.len() <= MAX_BLOCKS_PER_REQUEST);
+        let shared = state();
+        if shared.link_gone() || shared.fenced() {
+            return None;
         }
-        Err(SlotFailure::Answered(message)) => {
-            shared.page_slots.free(slot);
-            Err(FetchError::Storage { message })
+        let slot = shared.page_slots.claim_ahead(in_flight)?;
+        slot.send(fork, blocks, not_modified_since);
+        Some(Ticket { slot })
+    }
+
+    /// Whether the answer is there.
+    pub fn is_answered(&self) -> bool {
+        matches!(self.slot.state.load(Ordering::SeqCst), DONE | FAILED)
+    }
+
+    /// Waits for the answer: the pages of the request's blocks, in their order.
+    ///
+    /// # Errors
+    /// See [`FetchError`]. `out` is unspecified then.
+    pub fn collect(self, out: &mut [Page], interrupted: &dyn Fn() -> bool) -> Result<(), FetchError> {
+        self.slot.wait(state(), interrupted)?;
+        for (page, shared_page) in out.iter_mut().zip(&self.slot.pages) {
+            shared_page.load(page);
         }
-        Err(SlotFailure::Left(error)) => Err(error),
+        Ok(())
     }
 }
 
-enum SlotFailure {
-    /// The worker's answer is an error; the slot is still the caller's.
-    Answered(String),
-    /// The caller has left; the slot is free or will be freed by the worker.
-    Left(FetchError),
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let slots = &state().page_slots;
+        let slot = self.slot;
+        // The worker moves it on from either state meanwhile, never back.
+        if slot.advance(REQUESTED, FILLING) || !slot.advance(SERVING, ABANDONED) {
+            slots.free(slot);
+        }
+    }
 }
 
 impl PageSlots {
@@ -205,6 +211,18 @@ impl PageSlots {
             futex::wait(&self.freed, freed, INTERRUPT_POLL);
             self.waiting_for_slot.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+
+    /// A slot for a request that nobody waits for: never one of those that are kept for the others, and the fewer
+    /// are free, the fewer one process gets of them, so that nobody has all.
+    fn claim_ahead(&self, in_flight: usize) -> Option<&PageSlot> {
+        let slots = &self.slots[KEPT_FOR_WAITERS..];
+        let is_free = |slot: &&PageSlot| slot.state.load(Ordering::Relaxed) == FREE;
+        let free = slots.iter().filter(is_free).count();
+        if in_flight >= free.div_ceil(AHEAD_SHARE) {
+            return None;
+        }
+        slots.iter().find(|slot| slot.advance(FREE, FILLING))
     }
 
     fn free(&self, slot: &PageSlot) {
@@ -293,24 +311,29 @@ impl PageSlot {
         })
     }
 
-    fn wait(&self, shared: &SharedState, interrupted: &dyn Fn() -> bool) -> Result<(), SlotFailure> {
+    /// Fills a slot that was claimed, and wakes the worker.
+    fn send(&self, fork: RelFork, blocks: &[u32], not_modified_since: Lsn) {
+        self.fill(fork, blocks, not_modified_since);
+        self.state.store(REQUESTED, Ordering::SeqCst);
+        if let Some(event) = page_wakeup() {
+            event.signal();
+        }
+    }
+
+    /// Until it is answered, or the caller is to leave.
+    fn wait(&self, shared: &SharedState, interrupted: &dyn Fn() -> bool) -> Result<(), FetchError> {
         loop {
             let now = self.state.load(Ordering::SeqCst);
             match now {
                 DONE => return Ok(()),
-                FAILED => return Err(SlotFailure::Answered(self.error.get())),
+                FAILED => {
+                    return Err(FetchError::Storage {
+                        message: self.error.get(),
+                    });
+                }
                 _ => {}
             }
-            if let Err(error) = leave_if_asked(shared, interrupted) {
-                if self.advance(REQUESTED, FILLING) {
-                    shared.page_slots.free(self);
-                    return Err(SlotFailure::Left(error));
-                }
-                if self.advance(SERVING, ABANDONED) {
-                    return Err(SlotFailure::Left(error));
-                }
-                continue; // it has been answered in between
-            }
+            leave_if_asked(shared, interrupted)?;
             futex::wait(&self.state, now, INTERRUPT_POLL);
         }
     }
@@ -321,6 +344,9 @@ fn leave_if_asked(shared: &SharedState, interrupted: &dyn Fn() -> bool) -> Resul
         return Err(FetchError::Fenced {
             message: shared.link_message.get(),
         });
+    }
+    if shared.link_gone() {
+        return Err(FetchError::LinkGone);
     }
     if interrupted() {
         return Err(FetchError::Interrupted);
