@@ -40,6 +40,15 @@ pub(super) struct Standing {
     message: String,
 }
 
+/// How a request ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum RequestEnd {
+    /// With pages, or with a failure.
+    Answered,
+    /// Nobody waited for the answer any more.
+    Dropped,
+}
+
 /// A segment's place in the order: those that rest last, then by expected latency.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Rank {
@@ -94,10 +103,15 @@ impl Standing {
         self.hedges += u64::from(is_hedge);
     }
 
-    /// Every request ends with this, also one that was dropped: then `took` is how long it had lasted.
-    pub fn on_done(&mut self, blocks: usize, took: Duration) {
+    /// Every request ends with this.
+    pub fn on_done(&mut self, blocks: usize, took: Duration, end: RequestEnd) {
         self.under_way -= 1;
-        self.latency(blocks).record(took);
+        let latency = self.latency(blocks);
+        // A request that was dropped would have taken longer. That is news of one that had lasted long; one that was
+        // sent just before the other's answer came says nothing.
+        if end == RequestEnd::Answered || took > latency.average() {
+            latency.record(took);
+        }
     }
 
     pub fn on_answer(&mut self, pages: usize, took: Duration) {
@@ -149,7 +163,7 @@ mod tests {
         let mut standing = Standing::new();
         for _ in 0..20 {
             standing.on_asked(false);
-            standing.on_done(1, latency);
+            standing.on_done(1, latency, RequestEnd::Answered);
             standing.on_answer(1, latency);
         }
         standing
@@ -177,6 +191,29 @@ mod tests {
         assert_eq!(order_of(&mut standings, 1), [1, 2, 0]);
         standings[0].on_answer(1, ms(1));
         assert_eq!(order_of(&mut standings, 1), [0, 1, 2]);
+    }
+
+    /// A slow segment was asked as well, a moment before the other one answered: it must not look fast for that.
+    #[test]
+    fn a_second_request_that_lost_at_once_says_nothing_about_its_segment() {
+        let ms = Duration::from_millis;
+        let mut standings = [standing(ms(3)), standing(ms(9))];
+        for _ in 0..30 {
+            standings[1].on_asked(true);
+            standings[1].on_done(1, Duration::from_micros(10), RequestEnd::Dropped);
+        }
+        assert_eq!(order_of(&mut standings, 1), [0, 1]);
+        assert_eq!(standings[1].hedge_after(1), ms(9));
+        assert_eq!(standings[1].under_way, 0);
+        for _ in 0..30 {
+            standings[0].on_asked(false);
+            standings[0].on_done(1, ms(40), RequestEnd::Dropped);
+        }
+        assert_eq!(
+            order_of(&mut standings, 1),
+            [1, 0],
+            "it would have taken even longer"
+        );
     }
 
     #[test]

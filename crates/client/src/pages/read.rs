@@ -9,6 +9,7 @@ use pg_quorum_proto::v1;
 use pg_quorum_quorum::{QuorumSet, Refusal};
 use pg_quorum_types::{BLOCK_SIZE, Lsn};
 
+use super::choose::RequestEnd;
 use super::{PageContent, PageReader, PageRequest, Pages};
 use crate::error::within;
 use crate::{CallError, Fenced};
@@ -104,6 +105,7 @@ struct UnderWay<'a> {
     index: usize,
     blocks: usize,
     since: Instant,
+    end: RequestEnd,
 }
 
 impl Drop for UnderWay<'_> {
@@ -112,7 +114,7 @@ impl Drop for UnderWay<'_> {
         self.reader.segments[self.index]
             .standing
             .lock()
-            .on_done(self.blocks, took);
+            .on_done(self.blocks, took, self.end);
     }
 }
 
@@ -124,13 +126,15 @@ async fn ask(
 ) -> (usize, Result<Pages, Failure>) {
     let segment = &reader.segments[index];
     segment.standing.lock().on_asked(is_hedge);
-    let under_way = UnderWay {
+    let mut under_way = UnderWay {
         reader,
         index,
         blocks: request.blocks.len(),
         since: Instant::now(),
+        end: RequestEnd::Dropped,
     };
     let answer = call(reader, index, request).await;
+    under_way.end = RequestEnd::Answered;
     let took = under_way.since.elapsed();
     drop(under_way);
     let mut standing = segment.standing.lock();
