@@ -23,8 +23,8 @@ pub enum ReadPage {
 /// Attempts to build a page while the background takes away what it is built from.
 const ATTEMPTS: usize = 5;
 
-/// Pages that a thread takes at once.
-const PAGES_PER_TASK: usize = 8;
+/// Pages that a thread takes at once: helpers are started for more only, since that costs as much as some pages do.
+const PAGES_PER_TASK: usize = 32;
 
 /// A page as of `at`. Pages of relations bear a checksum if the cluster has them.
 ///

@@ -9,7 +9,7 @@ use pg_quorum_proto::v1;
 use pg_quorum_proto::v1::pages_server::Pages;
 use pg_quorum_quorum::{Refusal, Refused};
 use pg_quorum_types::{Lsn, RelFork};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -21,6 +21,12 @@ use crate::metrics::PageRequests;
 
 /// Pages in one request.
 const MAX_BLOCKS: usize = 4096;
+/// A request of no more is answered where it came in: handing it to another thread and back takes longer than most
+/// pages do.
+const MAX_BLOCKS_INLINE: usize = 2;
+/// One such request at a time in the process, whatever nodes it has: another thread of the runtime is left for what must
+/// not wait for a disk.
+static INLINE: Semaphore = Semaphore::const_new(1);
 
 /// See the module.
 pub struct PagesService {
@@ -55,7 +61,12 @@ impl PagesService {
         let indexed = wait_indexed(&self.derived, not_modified_since).await?;
         let at = lsn.min(indexed);
         let blocks = request.blocks;
-        let pages = blocking(&self.derived, move |derived| derived.pages(fork, &blocks, at)).await?;
+        let is_small = blocks.len() <= MAX_BLOCKS_INLINE;
+        let pages = if let Some(_permit) = is_small.then(|| INLINE.try_acquire().ok()).flatten() {
+            self.derived.pages(fork, &blocks, at)?
+        } else {
+            blocking(&self.derived, move |derived| derived.pages(fork, &blocks, at)).await?
+        };
         admission.check()?;
         Ok(v1::GetPagesReply {
             pages: pages.into_iter().map(page).collect(),
@@ -111,7 +122,7 @@ fn fork(wire: Option<v1::RelationFork>) -> Result<RelFork, NoAnswer> {
 fn page(page: ReadPage) -> v1::Page {
     match page {
         ReadPage::Page(page) => v1::Page {
-            page: Bytes::copy_from_slice(&page[..]),
+            page: Bytes::from(page as Box<[u8]>),
             error: String::new(),
         },
         ReadPage::Zeros => v1::Page::default(),
