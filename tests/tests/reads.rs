@@ -163,3 +163,72 @@ fn what_is_on_its_way_is_not_installed_over_a_truncated_file() {
     sql::execute(&mut client, "COMMIT");
     check_everything(&cluster.server);
 }
+
+/// What transactions and sessions have asked for and do not need when they end is nobody's any more: there are 64
+/// places, and a scan that comes later gets its share of them.
+#[test]
+fn requests_that_nobody_waits_for_give_their_places_back() {
+    const SCAN_BEGINS: &str = "BEGIN; DECLARE c CURSOR FOR SELECT a FROM t; FETCH 600 FROM c";
+    const ROUNDS: u64 = 25;
+    let cluster = cluster("reads-given-up");
+    let mut client = cluster.connect();
+    let before = stat(&mut client, "pages_read_ahead");
+    for round in 0..ROUNDS {
+        evict(&mut client);
+        let mut session = cluster.connect();
+        sql::execute(&mut session, SCAN_BEGINS);
+        if round % 2 == 0 {
+            sql::execute(&mut session, "ROLLBACK");
+        } else {
+            sql::value(
+                &mut client,
+                "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_stat_activity \
+                 WHERE state = 'idle in transaction'",
+            );
+        }
+    }
+    let asked = stat(&mut client, "pages_read_ahead") - before;
+    assert!(asked > ROUNDS * 64, "{asked} pages in {ROUNDS} rounds");
+    evict(&mut client);
+    let before = stat(&mut client, "pages_read_ahead");
+    assert_eq!(sql::value(&mut client, WHOLE), WHOLE_IS);
+    let ahead = stat(&mut client, "pages_read_ahead") - before;
+    assert!(ahead > 1000, "{ahead} pages ahead");
+}
+
+/// Pages of temporary and unlogged relations are nowhere but here: storage would answer with zeros.
+#[test]
+fn storage_is_not_asked_ahead_for_what_only_this_server_has() {
+    let cluster = cluster("reads-local");
+    let mut client = cluster.connect();
+    let fill = "AS SELECT g AS a, g % 50 AS b, repeat('x', 500) AS x FROM generate_series(1, 10000) g";
+    sql::execute(
+        &mut client,
+        &format!(
+            "SET temp_buffers = '800kB'; CREATE UNLOGGED TABLE u {fill}; CREATE INDEX u_b ON u (b); \
+             CREATE TEMP TABLE m {fill}; CREATE INDEX m_b ON m (b)"
+        ),
+    );
+    sql::execute(
+        &mut client,
+        "SET enable_seqscan = off; SET enable_indexscan = off; SET effective_io_concurrency = 32",
+    );
+    let evicted = |client: &mut Client, query: &str| {
+        evict(client);
+        sql::execute(client, "SET enable_seqscan = off"); // `evict` has reset it
+        let before = stat(client, "pages_prefetched");
+        let value = sql::value(client, query);
+        (value, stat(client, "pages_prefetched") - before)
+    };
+    let some = |table: &str| format!("SELECT count(*) || ' ' || sum(a) FROM {table} WHERE b = 7");
+    for table in ["u", "m"] {
+        assert_eq!(
+            evicted(&mut client, &some(table)),
+            ("200 996400".to_owned(), 0),
+            "{table}"
+        );
+    }
+    let (value, prefetched) = evicted(&mut client, &some("t"));
+    assert_eq!(value, "400 3992800");
+    assert!(prefetched > 100, "{prefetched} pages of a logged table");
+}

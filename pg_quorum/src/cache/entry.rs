@@ -2,8 +2,8 @@
 //! is used.
 //!
 //! ```text
-//!  state  63 ........ 24 | 23..21 | 20        | 19 .......... 0
-//!         generation     | unused | exclusive | shared holders
+//!  state  63 ........ 24 | 23..22 | 21     | 20        | 19 .......... 0
+//!         generation     | unused | logged | exclusive | shared holders
 //! ```
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -62,6 +62,7 @@ const HOT: u32 = 2;
 
 const HOLDERS: u64 = (1 << 20) - 1;
 const EXCLUSIVE: u64 = 1 << 20;
+const LOGGED: u64 = 1 << 21;
 const ONE_GENERATION: u64 = 1 << 24;
 const GENERATION_SHIFT: u32 = 24;
 
@@ -195,8 +196,20 @@ impl ChunkEntry {
         gone.count_ones()
     }
 
+    /// Storage has the chunk's pages. Under an exclusive hold.
+    pub(super) fn set_logged(&self) {
+        if !self.is_logged() {
+            self.state.fetch_or(LOGGED, Ordering::AcqRel);
+        }
+    }
+
+    pub(super) fn is_logged(&self) -> bool {
+        self.state.load(Ordering::Acquire) & LOGGED != 0
+    }
+
     /// For another chunk. Under an exclusive hold; the bits are cleared.
     pub(super) fn forget_history(&self) {
+        self.state.fetch_and(!LOGGED, Ordering::AcqRel);
         for number in [
             &self.touched,
             &self.usage,

@@ -556,6 +556,18 @@ impl Held {
         self.set_present(block);
     }
 
+    /// The relation is not unlogged, and it is the one of which the chunk was when it was looked at. Under an
+    /// exclusive hold for an install.
+    pub fn set_logged(&self) {
+        debug_assert!(self.exclusive);
+        self.entry().set_logged();
+    }
+
+    /// Whether that is known. It stays true as long as the chunk is the fork's.
+    pub fn is_logged(&self) -> bool {
+        self.entry().is_logged()
+    }
+
     /// The chunk is in use.
     pub fn touch(&self, now: Tick) {
         self.entry().touch(now);
@@ -718,6 +730,19 @@ pub(super) mod tests {
             table.hold(ChunkKey::of(fork(7), 0)).is_err(),
             "two entries are all"
         );
+    }
+
+    #[test]
+    fn what_is_known_of_a_relation_is_not_believed_of_a_later_one_with_its_number() {
+        let table = table(4, 100);
+        let seen = table.hold(ChunkKey::of(fork(1), 0)).unwrap().leave();
+        table.hold_for_install(seen).unwrap().set_logged();
+        let is_logged = |block| table.hold(ChunkKey::of(fork(1), block)).unwrap().is_logged();
+        assert!(is_logged(5) && !is_logged(BLOCKS_PER_CHUNK));
+        table.truncate(fork(1), 0);
+        assert!(is_logged(5));
+        table.remove_fork(fork(1));
+        assert!(!is_logged(5));
     }
 
     #[test]

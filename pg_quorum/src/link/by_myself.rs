@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pg_quorum_client::{Appender, Attachment, PageReader, pgdata};
+use pg_quorum_client::{Appender, Attachment, PageContent, PageReader, pgdata};
 use pg_quorum_types::{Lsn, RelFork};
 use tokio::runtime::Runtime;
 
@@ -83,11 +83,11 @@ pub fn fetch_by_myself(
 ) -> Result<(), FetchError> {
     let storage = |message: String| FetchError::Storage { message };
     let fetched = with_connection(|connection| connection.read(fork, blocks, not_modified_since));
-    let pages = fetched
+    let contents = fetched
         .ok_or_else(|| storage("this process cannot reach the storage nodes".to_owned()))?
         .map_err(|error| storage(format!("{error:#}")))?;
-    for (to, from) in out.iter_mut().zip(pages) {
-        *to = from;
+    for (to, from) in out.iter_mut().zip(&contents) {
+        to.copy_from_slice(pages::bytes(from));
     }
     Ok(())
 }
@@ -147,7 +147,12 @@ impl Connection {
         })
     }
 
-    fn read(&mut self, fork: RelFork, blocks: &[u32], not_modified_since: Lsn) -> anyhow::Result<Vec<Page>> {
+    fn read(
+        &mut self,
+        fork: RelFork,
+        blocks: &[u32],
+        not_modified_since: Lsn,
+    ) -> anyhow::Result<Vec<PageContent>> {
         let Connection {
             runtime,
             attachment,

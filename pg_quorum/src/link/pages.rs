@@ -3,7 +3,7 @@
 //! It has its own runtime, no signal reaches it, and it calls nothing of PostgreSQL.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pg_quorum_client::{Attachment, PageContent, PageError, PageReader, Transport};
 use pg_quorum_types::{BLOCK_SIZE, Lsn, RelFork};
@@ -11,7 +11,7 @@ use tokio::io::unix::AsyncFd;
 
 use super::read_point::ReadPoints;
 use crate::pg::eventfd::{self, EventFd};
-use crate::shared::{self, Page, PageRequest, SharedState};
+use crate::shared::{self, PageRequest, SharedState};
 
 /// How long segments are asked one after the other before the backend gets an error. Sessions that wait can be
 /// cancelled at any time.
@@ -36,15 +36,21 @@ pub fn serve(
     runtime.block_on(async move {
         let wakeup = eventfd::register(wakeup)?;
         let reader = Arc::new(PageReader::new(attachment, transport)?);
+        let mut published = Instant::now();
         loop {
+            // Before the look: what comes behind it wakes.
+            state.set_page_thread_sleeps();
             for request in state.page_slots.take_requests() {
                 tokio::spawn(answer(state, reader.clone(), read_points.clone(), request));
             }
             wait(&wakeup).await?;
-            let stats = reader.stats();
-            state
-                .segments
-                .publish_pages_served(stats.iter().map(|segment| segment.pages));
+            if published.elapsed() >= TICK {
+                published = Instant::now();
+                let stats = reader.stats();
+                state
+                    .segments
+                    .publish_pages_served(stats.iter().map(|segment| segment.pages));
+            }
         }
     })
 }
@@ -75,7 +81,7 @@ async fn answer(
     } = request;
     let read_point = read_points.begin(|| state.vdl().max(not_modified_since));
     match read(&reader, read_point.lsn(), fork, &blocks, not_modified_since).await {
-        Ok(pages) => state.page_slots.complete(slot, &pages),
+        Ok(pages) => state.page_slots.complete(slot, pages.iter().map(bytes)),
         Err(error) => state.page_slots.fail(slot, &error.to_string()),
     }
 }
@@ -90,7 +96,7 @@ pub async fn read(
     fork: RelFork,
     blocks: &[u32],
     not_modified_since: Lsn,
-) -> Result<Vec<Page>, PageError> {
+) -> Result<Vec<PageContent>, PageError> {
     let request = pg_quorum_client::PageRequest {
         fork,
         blocks,
@@ -98,14 +104,14 @@ pub async fn read(
         not_modified_since,
         patience: PATIENCE,
     };
-    let answer = reader.get_pages(request).await?;
-    Ok(answer.pages.into_iter().map(page).collect())
+    Ok(reader.get_pages(request).await?.pages)
 }
 
-fn page(content: PageContent) -> Page {
-    let mut page = [0; BLOCK_SIZE];
-    if let PageContent::Bytes(bytes) = content {
-        page.copy_from_slice(&bytes);
+/// As they stand in a file.
+pub fn bytes(page: &PageContent) -> &[u8] {
+    const ZEROS: &[u8] = &[0; BLOCK_SIZE];
+    match page {
+        PageContent::Zeros => ZEROS,
+        PageContent::Bytes(bytes) => bytes,
     }
-    page
 }

@@ -101,8 +101,11 @@ impl Target {
         }
     }
 
-    /// Whether the relation is unlogged: an init fork exists. Its pages are nowhere but here.
-    fn is_unlogged(self) -> bool {
+    /// Whether the fork's pages are nowhere but here: of an unlogged relation, which has an init fork; and that fork.
+    fn is_local(self) -> bool {
+        if self.fork.fork == Fork::Init {
+            return true;
+        }
         // SAFETY: as `nblocks`. mdexists closes and opens the init fork, which nobody reads meanwhile.
         unsafe { guarded(|| (md().exists)(self.reln, ForkNumber::INIT_FORKNUM)) }
     }
@@ -177,8 +180,9 @@ unsafe extern "C-unwind" fn read(
             || (!block.is_multiple_of(BLOCKS_PER_CHUNK) && held.is_present(block - 1));
         let end = if is_scan { BlockNumber::MAX } else { block + 1 };
         let blocks = Blocks::absent_from(&held, block, end);
+        let is_logged = held.is_logged();
         let wanted = Wanted::new(target.fork, blocks, held);
-        if target.fork.fork == Fork::Init || target.is_unlogged() {
+        if !is_logged && target.is_local() {
             mark_local(wanted.seen, block);
             continue;
         }
@@ -306,6 +310,7 @@ fn install(
         }
     }
     held.touch(clock::tick());
+    held.set_logged();
     if wanted.dropped_at.is_valid() {
         shared::add(&shared::state().counters.pages_refetched, installed);
     }
@@ -479,17 +484,17 @@ unsafe extern "C-unwind" fn prefetch(
     number: ForkNumber::Type,
     block: BlockNumber,
 ) -> bool {
-    let is_absent = |target: &Target| {
+    if let Some(target) = Target::of(reln, number) {
         let held = table().hold_existing(ChunkKey::of(target.fork, block));
-        !held.is_some_and(|held| held.is_present(block))
-    };
-    if let Some(target) = Target::of(reln, number).filter(is_absent) {
-        release_holds_at_exit();
-        let is_local = || target.fork.fork == Fork::Init || target.is_unlogged();
-        if read_ahead::is_under_way(target.fork) || !is_local() {
-            read_ahead::advise(target.fork, block, || target.nblocks());
+        let is_present = held.as_ref().is_some_and(|held| held.is_present(block));
+        let is_logged = held.is_some_and(|held| held.is_logged());
+        if !is_present {
+            release_holds_at_exit();
+            if is_logged || read_ahead::is_under_way(target.fork) || !target.is_local() {
+                read_ahead::advise(target.fork, block, || target.nblocks());
+            }
+            return true;
         }
-        return true;
     }
     // SAFETY: the arguments that smgr.c passed.
     unsafe { (md().prefetch)(reln, number, block) }

@@ -53,6 +53,7 @@ pub struct SharedState {
     give_up_commits: AtomicBool,
     quorum_lost: AtomicBool,
     worker_sleeps: AtomicBool,
+    page_thread_sleeps: AtomicBool,
     stop_requested: AtomicBool,
     wal_writes: AtomicU64,
     read_floor: AtomicU64,
@@ -198,6 +199,20 @@ impl SharedState {
         {
             event.signal();
         }
+    }
+
+    /// After a request was put into a page slot: a system call only if the page thread has not been woken yet.
+    pub(crate) fn wake_page_thread(&self) {
+        if self.page_thread_sleeps.swap(false, Ordering::SeqCst)
+            && let Some(event) = page_wakeup()
+        {
+            event.signal();
+        }
+    }
+
+    /// Page thread: it is about to look at the slots and to sleep; the next request wakes it.
+    pub fn set_page_thread_sleeps(&self) {
+        self.page_thread_sleeps.store(true, Ordering::SeqCst);
     }
 
     /// How many writes to WAL segments there were.

@@ -21,7 +21,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use pg_quorum_types::{BLOCK_SIZE, ForkNumber, Lsn, RelFileNode, RelFork};
 
 use super::text::SharedText;
-use super::wake::page_wakeup;
 use super::{INTERRUPT_POLL, SharedState, state};
 use crate::pg::{futex, postmaster_death};
 
@@ -243,8 +242,8 @@ impl PageSlots {
         self.slots.iter().enumerate().filter_map(taken).collect()
     }
 
-    /// Worker: the request's pages, in the order of its blocks.
-    pub fn complete(&self, slot: usize, pages: &[Page]) {
+    /// Worker: the request's pages, in the order of its blocks, each of a block's size.
+    pub fn complete<'a>(&self, slot: usize, pages: impl Iterator<Item = &'a [u8]>) {
         let slot = &self.slots[slot];
         for (shared_page, page) in slot.pages.iter().zip(pages) {
             shared_page.store(page);
@@ -315,9 +314,7 @@ impl PageSlot {
     fn send(&self, fork: RelFork, blocks: &[u32], not_modified_since: Lsn) {
         self.fill(fork, blocks, not_modified_since);
         self.state.store(REQUESTED, Ordering::SeqCst);
-        if let Some(event) = page_wakeup() {
-            event.signal();
-        }
+        state().wake_page_thread();
     }
 
     /// Until it is answered, or the caller is to leave.
