@@ -181,9 +181,11 @@ impl Derived {
     }
 
     fn start(&self, directory: &Path) -> Result<(), DerivedError> {
-        let mut running = self.running.write();
-        *running = None; // its threads end before others begin
+        // Its threads end before others begin. The lock is not held meanwhile, nor while the store is opened, which takes
+        // seconds with a large one: tasks of the network ask for the engine, and must hear that there is none.
         self.is_waiting_for_store.store(true, Ordering::Release);
+        let before = self.running.write().take();
+        drop(before);
         let engine = Engine::open(
             directory,
             self.settings.clone(),
@@ -191,7 +193,8 @@ impl Derived {
             self.view.clone(),
             self.indexed.clone(),
         )?;
-        *running = Some(Running::start(engine)?);
+        let running = Running::start(engine)?;
+        *self.running.write() = Some(running);
         self.is_waiting_for_store.store(false, Ordering::Release);
         Ok(())
     }
@@ -421,12 +424,13 @@ impl Derived {
     /// After the store has failed (its disk was full, say): opens it again, if that can be done now. Called now
     /// and then.
     pub fn try_store_again(&self) {
+        // First of all: under this lock nobody else is opening it.
+        let import = self.import.lock();
         let has_failed = |running: &Running| running.engine.has_store_failed.load(Ordering::Acquire);
         let is_due = match self.running.read().as_ref() {
             Some(running) => has_failed(running),
             None => self.is_waiting_for_store.load(Ordering::Acquire),
         };
-        let import = self.import.lock();
         if !is_due || import.is_some() {
             return;
         }
