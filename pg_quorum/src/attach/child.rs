@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::report::{Report, Reporter};
+use super::stages::Stages;
 use super::take::{is_attached_directory, take};
 use super::{AttachSettings, import, slots, warm};
 use crate::pg::presence_file;
@@ -47,17 +48,20 @@ pub fn run(settings: &AttachSettings, pipe: File) -> i32 {
 }
 
 async fn attach(settings: &AttachSettings, reporter: &Reporter) -> Result<()> {
-    let started = Instant::now();
+    let mut stages = Stages::begin();
     refuse_other_starts(settings)?;
     let local_control = read_control_file(settings)?;
     check_version(settings, &local_control.parsed)?;
     let system_identifier = local_control.parsed.facts().system_identifier;
     let held = take(settings, system_identifier, reporter).await?;
+    stages.end("taking it");
     let is_import = matches!(held.taken, Taken::Empty(_));
     let ready = match held.taken {
         Taken::Ready(ready) => *ready,
         Taken::Empty(empty) => {
-            import_cluster(settings, &held.config, *empty, &local_control, reporter).await?
+            let ready = import_cluster(settings, &held.config, *empty, &local_control, reporter).await?;
+            stages.end("import");
+            ready
         }
     };
     let keep = what_to_keep(&ready.attachment, &held.identity, is_import);
@@ -74,9 +78,10 @@ async fn attach(settings: &AttachSettings, reporter: &Reporter) -> Result<()> {
         keep,
         &local_control.parsed,
         &held.config.transport,
+        &mut stages,
     )
     .await?;
-    reporter.log(format!("{built} in {:.1} s", started.elapsed().as_secs_f64()));
+    reporter.log(format!("{built} in {stages}"));
     Ok(())
 }
 
@@ -159,13 +164,13 @@ async fn import_cluster(
         &|text| reporter.log(text),
     )
     .await
-    .map_err(|error| {
-        Failure::new("the cluster could not be imported")
+        .map_err(|error| {
+            Failure::new("the cluster could not be imported")
             .detail(error.to_string())
             .hint(
                 "Nothing of this directory was changed. Start again to repeat the import from its beginning.",
             )
-    })?;
+        })?;
     reading
         .await
         .map_err(|error| Failure::new(format!("the reading of the cluster's files ended early: {error}")))?;
@@ -235,6 +240,7 @@ async fn open_volume(
     keep: Keep,
     local_control: &ControlFile,
     transport: &Transport,
+    stages: &mut Stages,
 ) -> Result<String> {
     let start = attachment.start_lsn();
     // Its heartbeats hold the lease while the directory is built.
@@ -247,7 +253,16 @@ async fn open_volume(
     )
     .map_err(|error| Failure::new(error.to_string()))?;
     let layout = Layout::new(&settings.pgdata, &attachment.facts);
-    let image = build_directory(&layout, &attachment, start, keep, local_control, transport).await?;
+    let image = build_directory(
+        &layout,
+        &attachment,
+        start,
+        keep,
+        local_control,
+        transport,
+        stages,
+    )
+    .await?;
     let Opening { mut control, record } = Opening::behind(
         &image.built.control_file,
         &attachment.facts,
@@ -256,7 +271,9 @@ async fn open_volume(
     )?;
     append(&appender, start, &record, transport.timeouts.quorum).await?;
     attachment.vdl = record.end;
+    stages.end("first record");
     rebuild_wal(&layout, &attachment, &record, transport).await?;
+    stages.end("WAL");
     if image.is_warm {
         control.set_unlogged_lsn(local_control.unlogged_lsn());
     }
@@ -266,6 +283,7 @@ async fn open_volume(
     pgdata::save_attachment(&settings.pgdata, &attachment)
         .map_err(|error| Failure::new(error.to_string()))?;
     appender.announce_vdl(Duration::from_secs(1)).await;
+    stages.end("control file");
     Ok(format!(
         "attached to volume {} at {start}, epoch {}: {} databases, {} relation forks, {} prepared transactions, {}",
         attachment.volume,
@@ -295,6 +313,7 @@ async fn build_directory(
     keep: Keep,
     local_control: &ControlFile,
     transport: &Transport,
+    stages: &mut Stages,
 ) -> Result<Image> {
     let failed = |error: pg_quorum_client::StateError| {
         Failure::new("the storage nodes could not give the volume's state").detail(error.to_string())
@@ -312,9 +331,11 @@ async fn build_directory(
                     Keep::Slots if was_stopped_here => Keep::SlotsAndStatistics,
                     other => other,
                 };
+                stages.end("its state's begin");
                 begin_cache(layout, keep)?;
                 is_warm = keep.keeps_files();
                 pgdata::clear(layout, keep)?;
+                stages.end("clearing");
                 let place = TablespacePlace::AsRecorded(attachment.volume);
                 let builder = Builder::new(layout, place, is_warm);
                 begun = Some((builder, last_record_lsn));
@@ -328,8 +349,11 @@ async fn build_directory(
         }
     }
     let (builder, last_record_lsn) = begun.ok_or_else(|| Failure::new("the volume's image is empty"))?;
+    stages.end("its state");
+    let built = builder.finish()?;
+    stages.end("files");
     Ok(Image {
-        built: builder.finish()?,
+        built,
         last_record_lsn,
         is_warm,
     })

@@ -17,6 +17,7 @@ mod child;
 mod import;
 mod report;
 mod slots;
+mod stages;
 mod take;
 mod warm;
 

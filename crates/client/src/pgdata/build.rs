@@ -18,6 +18,7 @@ use pg_quorum_wal::ControlFile;
 use super::clear::{read_directory, remove_tree};
 use super::failure::{Failure, Result};
 use super::layout::{BLOCKS_PER_FILE, Layout, SLRU_PAGES_PER_FILE};
+use super::parallel;
 use super::state_files::{Origin, origins_to_file, with_crc};
 
 /// Where the files of tablespaces go.
@@ -155,11 +156,12 @@ impl<'a> Builder<'a> {
         for database in &self.databases {
             make_database(self.layout, database)?;
         }
-        for (fork, blocks) in &self.forks {
-            if fork.fork == ForkNumber::Init || !unlogged.contains(&fork.rel) {
-                make_fork(self.layout, *fork, *blocks)?;
+        parallel::for_each(&self.forks, |(fork, blocks)| {
+            match fork.fork == ForkNumber::Init || !unlogged.contains(&fork.rel) {
+                true => make_fork(self.layout, *fork, *blocks),
+                false => Ok(()),
             }
-        }
+        })?;
         for (fork, first_block, pages) in &self.pages {
             write_pages(self.layout, *fork, *first_block, pages)?;
         }
@@ -477,6 +479,32 @@ mod tests {
         );
         assert_eq!(length("pg_xact/0000"), 32 * BLOCK_SIZE as u64);
         assert_eq!(length("pg_xact/0001"), BLOCK_SIZE as u64);
+    }
+
+    #[test]
+    fn many_forks_in_many_folders_get_their_lengths() {
+        let pgdata = tempfile::tempdir().unwrap();
+        let layout = Layout::of_tests(pgdata.path());
+        make_directories(&layout).unwrap();
+        let place = TablespacePlace::AsRecorded(VolumeId::random());
+        let mut builder = Builder::new(&layout, place, false);
+        let forks = || (0..1000_u32).map(|number| (number % 7 + 5, 16384 + number, number % 3));
+        for (db, rel, blocks) in forks() {
+            let fork = Some(v1::RelationFork {
+                db,
+                ..fork(rel, ForkNumber::Main)
+            });
+            let size = v1::state_item::RelationSize { fork, blocks };
+            builder.accept(item(Item::RelationSize(size))).unwrap();
+        }
+        builder
+            .accept(item(Item::ControlFile(vec![0; BLOCK_SIZE].into())))
+            .unwrap();
+        assert_eq!(builder.finish().unwrap().forks, 1000);
+        for (db, rel, blocks) in forks() {
+            let file = fs::metadata(layout.join(format!("base/{db}/{rel}"))).unwrap();
+            assert_eq!(file.len(), u64::from(blocks) * BLOCK_SIZE as u64, "{db}/{rel}");
+        }
     }
 
     #[test]

@@ -4,10 +4,11 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::failure::{Failure, Result};
 use super::layout::{DIRECTORIES, Layout, parse_number};
+use super::parallel;
 
 /// What of the last run may stay.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,8 +34,7 @@ impl Keep {
 }
 
 /// Emptied in any case. `pg_wal` keeps its own identity: it may be a link.
-const ALWAYS_EMPTIED: [&str; 12] = [
-    "base",
+const ALWAYS_EMPTIED: [&str; 11] = [
     "pg_commit_ts",
     "pg_multixact/members",
     "pg_multixact/offsets",
@@ -55,6 +55,7 @@ pub fn clear(layout: &Layout, keep: Keep) -> Result<()> {
     if keep.keeps_files() {
         return empty_wal(layout);
     }
+    empty_databases(&layout.join("base"))?;
     for directory in ALWAYS_EMPTIED {
         empty_directory(&layout.join(directory), &["archive_status"])?;
     }
@@ -85,6 +86,22 @@ pub fn make_directories(layout: &Layout) -> Result<()> {
     Ok(())
 }
 
+/// Removes the folders of databases with all that is in them, which may be hundreds of thousands of files.
+fn empty_databases(path: &Path) -> Result<()> {
+    let folders: Vec<PathBuf> = read_directory(path)?.iter().map(fs::DirEntry::path).collect();
+    let mut entries = Vec::new();
+    for folder in folders.iter().filter(|folder| is_directory(folder)) {
+        entries.extend(read_directory(folder)?.iter().map(fs::DirEntry::path));
+    }
+    parallel::for_each(&entries, |entry| remove_tree(entry))?;
+    folders.iter().try_for_each(|folder| remove_tree(folder))
+}
+
+/// A directory itself, no link to one.
+fn is_directory(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}
+
 /// Removes this version's folder of each tablespace, and the links.
 fn clear_tablespaces(layout: &Layout) -> Result<()> {
     let links = layout.join("pg_tblspc");
@@ -94,7 +111,11 @@ fn clear_tablespaces(layout: &Layout) -> Result<()> {
             remove_tree(&entry.path())?;
             continue;
         }
-        remove_tree(&entry.path().join(layout.version_directory()))?;
+        let version_directory = entry.path().join(layout.version_directory());
+        if is_directory(&version_directory) {
+            empty_databases(&version_directory)?;
+        }
+        remove_tree(&version_directory)?;
         if entry.path().is_symlink() {
             remove_file(&entry.path())?;
         } else {
@@ -168,10 +189,15 @@ mod tests {
             fs::create_dir_all(layout.join(file).parent().unwrap()).unwrap();
             fs::write(layout.join(file), "x").unwrap();
         }
+        for number in 0..500 {
+            fs::write(layout.join(format!("base/5/{}", 16384 + number)), "x").unwrap();
+            fs::write(elsewhere.path().join(format!("PG_15_202209061/5/{number}")), "x").unwrap();
+        }
         clear(&layout, Keep::Nothing).unwrap();
         for file in gone {
             assert!(!layout.join(file).exists(), "{file}");
         }
+        assert!(layout.join("base").read_dir().unwrap().next().is_none());
         for file in stays {
             assert!(layout.join(file).exists(), "{file}");
         }

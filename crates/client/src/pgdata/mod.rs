@@ -22,6 +22,7 @@ mod layout;
 mod new_directory;
 mod opening;
 mod ordinary_directory;
+mod parallel;
 mod state_files;
 mod tripwire;
 pub mod wal_files;
