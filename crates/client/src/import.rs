@@ -24,6 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use uuid::Uuid;
 
 use crate::channel::Node;
+use crate::import_pace::Pace;
 use crate::take::start_on_all;
 use crate::{Attachment, CallError, ClientConfig, EmptyVolume, ReadyVolume, join};
 
@@ -57,24 +58,36 @@ pub struct Imported {
     pub bytes: u64,
 }
 
-/// Imports a cluster's content as of `lsn` (the end of its last record) and starts the volume's first epoch.
+/// A cluster's content, to be read once.
+pub struct Source<S> {
+    /// As of here: the end of the cluster's last record.
+    pub lsn: Lsn,
+    pub facts: ClusterFacts,
+    /// About how much it is.
+    pub bytes: u64,
+    pub items: S,
+}
+
+/// Imports a cluster's content and starts the volume's first epoch.
+///
+/// `progress` is told, in a sentence for a log, what is waited for; every few seconds also how much has been sent, how
+/// fast, and how long the rest will take.
 ///
 /// # Errors
 /// See [`ImportError`]. The volume is then as empty as before.
 pub async fn import_base(
     config: &ClientConfig,
     empty: EmptyVolume,
-    facts: ClusterFacts,
-    lsn: Lsn,
-    items: impl Stream<Item = std::io::Result<v1::StateItem>>,
+    source: Source<impl Stream<Item = std::io::Result<v1::StateItem>>>,
     progress: &dyn Fn(&str),
 ) -> Result<Imported, ImportError> {
+    let Source { lsn, facts, .. } = source;
     let base = Base {
         id: Uuid::new_v4(),
         lsn,
     };
     let mut import = Import::begin(config, &empty, base, facts).await;
-    let sent = import.send_all(items, progress).await?;
+    let sent = import.send_all(source, progress).await?;
     progress(&format!(
         "the cluster's content is sent ({} MB), waiting until it is durable",
         sent.bytes >> 20
@@ -176,14 +189,15 @@ impl<'a> Import<'a> {
 
     async fn send_all(
         &mut self,
-        items: impl Stream<Item = std::io::Result<v1::StateItem>>,
+        source: Source<impl Stream<Item = std::io::Result<v1::StateItem>>>,
         progress: &dyn Fn(&str),
     ) -> Result<Sent, ImportError> {
-        let mut items = std::pin::pin!(items);
+        let mut items = std::pin::pin!(source.items);
         let mut sent = Sent::default();
         let mut chunk = v1::ImportChunk::default();
         let mut chunk_bytes = 0;
-        let mut told_at = Instant::now();
+        let began = Instant::now();
+        let mut told_at = began;
         while let Some(item) = items.next().await {
             let item = item?;
             chunk_bytes += item.encoded_len();
@@ -195,7 +209,12 @@ impl<'a> Import<'a> {
                 self.send(std::mem::take(&mut chunk)).await?;
                 if told_at.elapsed() >= NEWS_EVERY {
                     told_at = Instant::now();
-                    progress(&format!("{} MB of the cluster's content sent", sent.bytes >> 20));
+                    let pace = Pace {
+                        sent_bytes: sent.bytes,
+                        total_bytes: source.bytes,
+                        elapsed: began.elapsed(),
+                    };
+                    progress(&format!("import: {}", pace.describe()));
                 }
             }
         }

@@ -10,7 +10,7 @@ use pg_quorum_client::pgdata::{
 };
 use pg_quorum_client::{
     AppendLimits, Appender, Attachment, Batch, ClientConfig, EmptyVolume, ImageEvent, NoWalSource,
-    ReadyVolume, Taken, Timeouts, Transport, compute_image, import_base,
+    ReadyVolume, Source, Taken, Timeouts, Transport, compute_image, import_base,
 };
 use pg_quorum_proto::v1;
 use pg_quorum_types::Lsn;
@@ -155,15 +155,14 @@ async fn import_cluster(
     let (sender, receiver) = mpsc::channel(IMPORT_QUEUE);
     let end = cluster.end;
     let reading = tokio::task::spawn_blocking(move || read_cluster(&layout, &cluster, &sender));
-    let imported = import_base(
-        config,
-        empty,
+    let source = Source {
+        lsn: end,
         facts,
-        end,
-        ReceiverStream::new(receiver),
-        &|text| reporter.log(text),
-    )
-    .await
+        bytes: total.bytes,
+        items: ReceiverStream::new(receiver),
+    };
+    let imported = import_base(config, empty, source, &|text| reporter.log(text))
+        .await
         .map_err(|error| {
             Failure::new("the cluster could not be imported")
             .detail(error.to_string())

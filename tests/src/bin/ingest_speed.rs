@@ -14,8 +14,8 @@ use bytes::BytesMut;
 use clap::Parser;
 use futures::stream;
 use pg_quorum_client::{
-    AppendLimits, Appender, Batch, ClientConfig, Fenced, NoWalSource, NodeStatus, ReadyVolume, TakeRequest,
-    Taken, import_base, probe, take_volume,
+    AppendLimits, Appender, Batch, ClientConfig, Fenced, NoWalSource, NodeStatus, ReadyVolume, Source,
+    TakeRequest, Taken, import_base, probe, take_volume,
 };
 use pg_quorum_proto::v1;
 use pg_quorum_proto::v1::admin_client::AdminClient;
@@ -117,8 +117,13 @@ async fn open_volume(config: &ClientConfig, wal: &WalFiles, end: Lsn, base: &Pat
     };
     let control_file = fs::read(base.join("global/pg_control"))?;
     let items = Volume::load(base).into_content(control_file.into());
-    let items = stream::iter(items.map(|item| Ok(state_item(item))));
-    let imported = import_base(config, *empty, wal.facts, end, items, &|_| ()).await?;
+    let source = Source {
+        lsn: end,
+        facts: wal.facts,
+        bytes: 0,
+        items: stream::iter(items.map(|item| Ok(state_item(item)))),
+    };
+    let imported = import_base(config, *empty, source, &|_| ()).await?;
     Ok(imported.ready)
 }
 
