@@ -1,16 +1,21 @@
 //! `cargo xtask bench`: figures as ratios, taken alternately in one run, since a machine's own speed drifts.
 
+mod attach;
 mod cached;
 mod commit;
 mod figure;
+mod import;
 mod ingest;
+mod kernel;
 mod pointread;
 mod psql;
 mod recording;
 mod redo_records;
 mod redo_stream;
+mod restart;
 mod scan;
 mod setup;
+mod start;
 mod wire;
 
 use std::path::PathBuf;
@@ -26,7 +31,7 @@ use crate::{report, setup as machine};
 #[derive(Args)]
 pub struct BenchOptions {
     /// Which benchmarks (all): commit, wire, redo-stream, redo-records, ingest, scan,
-    /// pointread, cached.
+    /// pointread, cached, attach, restart, import.
     names: Vec<String>,
     /// Also appends the figures to this file.
     #[arg(long)]
@@ -43,6 +48,12 @@ pub struct BenchOptions {
     /// WAL that the benchmark ingest drives a node with, in MB.
     #[arg(long, default_value_t = 10_000)]
     ingest_mb: u32,
+    /// WAL since the last checkpoint that a server of the benchmark restart is killed with, in GB.
+    #[arg(long, value_delimiter = ',', default_values_t = [0.1, 4.0])]
+    wal_gb: Vec<f64>,
+    /// The cluster that the benchmark import imports, in GB.
+    #[arg(long, default_value_t = 2.0)]
+    import_gb: f64,
     /// First of some thirty ports.
     #[arg(long, default_value_t = 16432)]
     port_base: u16,
@@ -53,7 +64,7 @@ pub struct BenchOptions {
 
 type Benchmark = fn(&Bench<'_>, &mut Figures) -> Result<()>;
 
-const BENCHMARKS: [(&str, Benchmark); 8] = [
+const BENCHMARKS: [(&str, Benchmark); 11] = [
     ("commit", commit::run),
     ("wire", wire::run),
     ("redo-stream", redo_stream::run),
@@ -62,6 +73,9 @@ const BENCHMARKS: [(&str, Benchmark); 8] = [
     ("scan", scan::run),
     ("pointread", pointread::run),
     ("cached", cached::run),
+    ("attach", attach::run),
+    ("restart", restart::run),
+    ("import", import::run),
 ];
 
 /// Runs the benchmarks.

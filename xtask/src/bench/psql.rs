@@ -5,8 +5,18 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use pg_quorum_deployment::{Server, capture};
 
+use crate::report;
+
+/// Rows that one step of [`write_wal`] changes.
+const ROWS: u32 = 1_000_000;
+
 /// Runs statements and returns what they print, without headers.
 pub fn psql(server: &Server, statements: &str) -> Result<String> {
+    psql_in(server, "postgres", statements)
+}
+
+/// As [`psql`], in this database.
+pub fn psql_in(server: &Server, database: &str, statements: &str) -> Result<String> {
     let mut command = Command::new(server.binaries.postgres("psql"));
     command
         .args([
@@ -18,7 +28,7 @@ pub fn psql(server: &Server, statements: &str) -> Result<String> {
             "--command",
         ])
         .arg(statements)
-        .arg(server.uri());
+        .arg(server.database_uri(database));
     Ok(capture(&mut command)?.trim().to_owned())
 }
 
@@ -92,4 +102,35 @@ fn script(server: &Server, builtin: &str, clients: u32, seconds: u32) -> Result<
             .context("pgbench printed no count")?,
         tps: after("tps = ").context("pgbench printed no tps")?,
     })
+}
+
+/// Small transactions, bulk loads and updates of everything, until there is so much WAL. Returns its bytes.
+pub fn write_wal(server: &Server, megabytes: f64) -> Result<f64> {
+    let position = || number(server, "SELECT pg_current_wal_lsn() - '0/0'");
+    let begin = position()?;
+    let statements = [
+        format!(
+            "DROP TABLE IF EXISTS bulk; CREATE TABLE bulk AS SELECT g AS id, md5(g::text) AS a, 0 AS b \
+             FROM generate_series(1, {ROWS}) g; ALTER TABLE bulk ADD PRIMARY KEY (id); CREATE INDEX ON bulk (a)"
+        ),
+        "UPDATE bulk SET b = b + 1 WHERE id % 2 = 0".to_owned(),
+        "UPDATE pgbench_accounts SET abalance = abalance + 1".to_owned(),
+        "DELETE FROM bulk WHERE id % 3 = 0; VACUUM bulk; VACUUM pgbench_accounts".to_owned(),
+    ];
+    let mut told = 0.0;
+    for statement in statements.iter().cycle() {
+        for part in statement.split("; ") {
+            psql(server, part)?;
+        }
+        pgbench(server, 4, 1)?;
+        let written = position()? - begin;
+        if written / 1e6 - told >= 1000.0 {
+            told = written / 1e6;
+            report::detail(&format!("{told:.0} of {megabytes:.0} MB of WAL written"));
+        }
+        if written / 1e6 >= megabytes {
+            return Ok(written);
+        }
+    }
+    Ok(0.0)
 }

@@ -149,7 +149,19 @@ impl<'a> Bench<'a> {
 
     /// pg_quorum on six node processes.
     pub fn quorum(&self) -> Result<Rig> {
-        let mut rig = self.rig("quorum", self.options.port_base + 2)?;
+        let rig = self.adopted("quorum", |_| Ok(()))?;
+        rig.server.start()?;
+        super::psql::psql(&rig.server, "CREATE EXTENSION pg_quorum")?;
+        fill(&rig.server, self.options.scale)?;
+        Ok(rig)
+    }
+
+    /// A cluster that `prepare` has filled as a stock server's, and has stopped; six node processes without a volume, and
+    /// settings with which the next start imports it.
+    pub fn adopted(&self, name: &str, prepare: impl FnOnce(&Rig) -> Result<()>) -> Result<Rig> {
+        let mut rig = self.rig(name, self.options.port_base + 2)?;
+        rig.server.configure(&Self::common_settings(&rig))?;
+        prepare(&rig)?;
         rig.nodes = six_nodes(&rig.layout, self.options.port_base + 10);
         for node in &rig.nodes {
             rig.processes
@@ -157,10 +169,7 @@ impl<'a> Bench<'a> {
         }
         let addresses: Vec<String> = rig.nodes.iter().map(Node::address).collect();
         rig.server
-            .configure(&Self::common_settings(&rig).with_quorum(&addresses))?;
-        rig.server.start()?;
-        super::psql::psql(&rig.server, "CREATE EXTENSION pg_quorum")?;
-        fill(&rig.server, self.options.scale)?;
+            .configure(&Settings::default().with_quorum(&addresses))?;
         Ok(rig)
     }
 }
