@@ -154,16 +154,20 @@ fn a_cluster_that_was_not_stopped_cleanly_is_refused() {
     );
 }
 
-/// The import dies half way; the next start sends everything again.
-#[test]
-fn an_interrupted_import_is_replaced_by_the_next_start() {
-    let cluster = stock_cluster("interrupted-import", &[], CONTENT);
+/// A cluster whose import takes a while, stopped.
+fn cluster_with_a_long_import(name: &str) -> Cluster {
+    let cluster = stock_cluster(name, &[], CONTENT);
     sql::execute(
         &mut cluster.connect(),
         "CREATE TABLE large AS SELECT g, repeat(md5(g::text), 30) AS a FROM generate_series(1, 200000) g",
     );
     cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
     adopt(&cluster);
+    cluster
+}
+
+/// Starts the server, which begins to import, and calls `interrupt` meanwhile. What the start that fails says.
+fn interrupted_start(cluster: &mut Cluster, interrupt: impl FnOnce(&mut Cluster)) -> String {
     let starting = std::thread::spawn({
         let server = cluster.server.clone();
         move || server.start()
@@ -174,17 +178,59 @@ fn an_interrupted_import_is_replaced_by_the_next_start() {
             .iter()
             .any(|node| node.state.as_deref() == Some("importing"))
     });
-    cluster.server.kill_everything().expect("kill the server");
-    assert!(
-        starting.join().expect("the starting thread").is_err(),
-        "the import was over before it was killed"
-    );
-    cluster.start_server();
+    interrupt(cluster);
+    match starting.join().expect("the starting thread") {
+        Ok(()) => panic!("the import was over before it was interrupted"),
+        Err(error) => format!("{error:#}"),
+    }
+}
+
+/// The next start has sent everything again, and no node keeps anything of the import before.
+fn assert_repeated_cleanly(cluster: &Cluster) {
     assert_eq!(
         sql::value(&mut cluster.connect(), "SELECT count(*) FROM large"),
         "200000"
     );
     check_everything(&cluster.server);
+    let imports = cluster.server_log().matches("importing this cluster").count();
+    assert_eq!(imports, 2, "{}", cluster.server_log());
+    for node in &cluster.nodes {
+        let stores = std::fs::read_dir(node.data().join("derived")).expect("a node's derived state");
+        let stores: Vec<_> = stores
+            .map(|entry| entry.expect("an entry").file_name())
+            .filter(|name| name.to_string_lossy().starts_with("store-"))
+            .collect();
+        assert_eq!(stores.len(), 1, "{}: {stores:?}", node.name);
+    }
+}
+
+/// The import dies half way; the next start sends everything again.
+#[test]
+fn an_interrupted_import_is_replaced_by_the_next_start() {
+    let mut cluster = cluster_with_a_long_import("interrupted-import");
+    interrupted_start(&mut cluster, |cluster| {
+        cluster.server.kill_everything().expect("kill the server");
+    });
+    cluster.start_server();
+    assert_repeated_cleanly(&cluster);
+}
+
+/// Three nodes die half way: the start says so and leaves the cluster as it was. With them back the next one repeats it.
+#[test]
+fn an_import_that_loses_its_quorum_is_repeated_by_the_next_start() {
+    const LOST: [usize; 3] = [0, 2, 4];
+    let mut cluster = cluster_with_a_long_import("import-without-a-quorum");
+    let said = interrupted_start(&mut cluster, |cluster| {
+        LOST.into_iter().for_each(|index| cluster.kill_node(index));
+    });
+    assert!(
+        said.contains("fewer than four segments got a complete base"),
+        "{said}"
+    );
+    assert!(said.contains("Nothing of this directory was changed"), "{said}");
+    LOST.into_iter().for_each(|index| cluster.start_node(index));
+    cluster.start_server();
+    assert_repeated_cleanly(&cluster);
 }
 
 /// A cluster as Debian makes them: its configuration is in /etc, outside of its data directory.
