@@ -7,6 +7,9 @@ use std::process::Command;
 
 use pg_quorum_deployment::{PostgresSource, Server, capture, pg_isolation_regress, pg_regress};
 
+/// Where the core regression tests run, and leave what they have made.
+pub const CORE_REGRESSION_DATABASE: &str = "regression";
+
 /// `REGRESS_OPTS` of src/test/regress/GNUmakefile.
 const CONCURRENT_TESTS: &str = "--max-concurrent-tests=20";
 
@@ -39,7 +42,7 @@ impl PostgresTests {
             PostgresTests::CoreRegression => (
                 source.regress(),
                 "parallel_schedule",
-                "regression",
+                CORE_REGRESSION_DATABASE,
                 pg_regress(&server.binaries),
             ),
             PostgresTests::Isolation => (
