@@ -111,6 +111,15 @@ impl Target {
     }
 }
 
+/// As [`Target::write_with_room`], for what is local only: it has no place but the disk, which chunks may have filled.
+fn local_with_room(write: impl Fn()) {
+    while let Some(full) = disk_full_error(&write) {
+        if !cache_files::make_room_on_full_disk() {
+            full.rethrow();
+        }
+    }
+}
+
 fn shared_fork(rnode: RelFileNodeBackend, number: ForkNumber::Type) -> Option<RelFork> {
     let fork = u8::try_from(number).ok().and_then(Fork::from_number)?;
     let is_temporary = rnode.backend != pg_sys::InvalidBackendId;
@@ -357,8 +366,11 @@ unsafe extern "C-unwind" fn write(
     skip_fsync: bool,
 ) {
     let Some(target) = Target::of(reln, number) else {
-        // SAFETY: the arguments that smgr.c passed.
-        return unsafe { (md().write)(reln, number, block, buffer, is_never_synced(reln) || skip_fsync) };
+        let skip_fsync = is_never_synced(reln) || skip_fsync;
+        // SAFETY: the arguments that smgr.c passed; an ERROR becomes an unwinding panic here.
+        return local_with_room(|| unsafe {
+            guarded(|| (md().write)(reln, number, block, buffer, skip_fsync))
+        });
     };
     // SAFETY: smgr.c passes a buffer of a block's size that stays as it is during the call.
     let page = unsafe { &*buffer.cast::<[u8; BLOCK_SIZE]>() };
@@ -383,8 +395,11 @@ unsafe extern "C-unwind" fn extend(
     skip_fsync: bool,
 ) {
     let Some(target) = Target::of(reln, number) else {
-        // SAFETY: the arguments that smgr.c passed.
-        return unsafe { (md().extend)(reln, number, block, buffer, is_never_synced(reln) || skip_fsync) };
+        let skip_fsync = is_never_synced(reln) || skip_fsync;
+        // SAFETY: the arguments that smgr.c passed; an ERROR becomes an unwinding panic here.
+        return local_with_room(|| unsafe {
+            guarded(|| (md().extend)(reln, number, block, buffer, skip_fsync))
+        });
     };
     mark_jumped_over(target, block);
     // SAFETY: smgr.c passes a buffer of a block's size that stays as it is during the call.
