@@ -192,8 +192,9 @@ fn assert_repeated_cleanly(cluster: &Cluster) {
         "200000"
     );
     check_everything(&cluster.server);
-    let imports = cluster.server_log().matches("importing this cluster").count();
-    assert_eq!(imports, 2, "{}", cluster.server_log());
+    // The first start may have been interrupted before it said that it imports.
+    let imports = cluster.server_log().matches("pg_quorum: imported ").count();
+    assert_eq!(imports, 1, "{}", cluster.server_log());
     for node in &cluster.nodes {
         let stores = std::fs::read_dir(node.data().join("derived")).expect("a node's derived state");
         let stores: Vec<_> = stores
