@@ -8,7 +8,7 @@ use std::time::Duration;
 use pg_quorum_client::pgdata;
 use pg_quorum_proto::v1;
 use pg_quorum_proto::v1::pages_client::PagesClient;
-use pg_quorum_tests::cluster::Cluster;
+use pg_quorum_tests::cluster::{Cluster, Plan};
 use pg_quorum_tests::ledger::Ledger;
 use pg_quorum_tests::{sql, wait_for};
 use pg_quorum_types::{ForkNumber, Lsn, PageKey, RelFileNode, RelFork};
@@ -124,7 +124,12 @@ fn nodes_keep_everything_over_a_graceful_restart() {
 #[test]
 fn a_page_that_has_rotted_on_one_node_is_refused_there_and_mended_from_a_peer() {
     const ROTTEN: usize = 3;
-    let mut cluster = Cluster::start("rotten-page");
+    // What is asked for here with a client of our own is not encrypted.
+    let plan = Plan {
+        plain: true,
+        ..Plan::default()
+    };
+    let mut cluster = Cluster::start_with("rotten-page", plan);
     let mut client = cluster.connect();
     sql::execute(
         &mut client,
