@@ -74,6 +74,7 @@ CREATE VIEW stat AS
          max(c.value) FILTER (WHERE c.name = 'pages_dropped') AS pages_dropped,
          max(c.value) FILTER (WHERE c.name = 'pages_refetched') AS pages_refetched,
          max(c.value) FILTER (WHERE c.name = 'commit_waits') AS commit_waits,
+         max(c.value) FILTER (WHERE c.name = 'index_waits') AS index_waits,
          max(c.value) FILTER (WHERE c.name = 'pages_read_ahead') AS pages_read_ahead,
          max(c.value) FILTER (WHERE c.name = 'pages_prefetched') AS pages_prefetched,
          max(c.value) FILTER (WHERE c.name = 'misses_in_flight') AS misses_in_flight,

@@ -25,6 +25,7 @@ static TOKEN_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::
 static SHUTDOWN_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(30);
 static ATTACH_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_UNSHIPPED_MB: GucSetting<i32> = GucSetting::<i32>::new(256);
+static MAX_UNINDEXED_MB: GucSetting<i32> = GucSetting::<i32>::new(32);
 static CACHE_SIZE_MB: GucSetting<i32> = GucSetting::<i32>::new(-1);
 
 /// The value of `synchronous_standby_names` behind which commits wait. No standby can bear the name in it, which is
@@ -157,6 +158,16 @@ pub fn define() {
         GucContext::Postmaster,
         GucFlags::UNIT_MB,
     );
+    GucRegistry::define_int_guc(
+        c"pg_quorum.max_unindexed_wal",
+        c"How much durable WAL storage nodes may have left to index before statements wait at their start.",
+        c"A start of the server and reads of pages wait for it. At twice this distance writing WAL waits, too.",
+        &MAX_UNINDEXED_MB,
+        1,
+        1 << 20,
+        GucContext::Sighup,
+        GucFlags::UNIT_MB,
+    );
 }
 
 /// Addresses of the storage nodes, `host:port`.
@@ -214,6 +225,16 @@ pub fn max_unshipped_bytes() -> u64 {
 /// the soft limit: one write of all of them never waits for itself.
 pub fn hard_unshipped_bytes() -> u64 {
     2 * max_unshipped_bytes() + config::wal_buffers_bytes()
+}
+
+/// Bytes of durable WAL that are not indexed at which statements wait at their start.
+pub fn max_unindexed_bytes() -> u64 {
+    u64::try_from(MAX_UNINDEXED_MB.get()).unwrap_or(0) << 20
+}
+
+/// The same for writing WAL.
+pub fn hard_unindexed_bytes() -> u64 {
+    2 * max_unindexed_bytes()
 }
 
 fn text(setting: &GucSetting<Option<CString>>) -> String {

@@ -8,8 +8,8 @@ use pgrx::iter::TableIterator;
 use pgrx::pg_sys::Oid;
 use pgrx::{name, pg_extern};
 
-use crate::pg::{cache_files, interrupts, presence_file, prewarm as pg_prewarm, wal};
-use crate::shared::{self, Histogram, LinkState, VdlWait};
+use crate::pg::{cache_files, config, interrupts, presence_file, prewarm as pg_prewarm, wal};
+use crate::shared::{self, Histogram, LinkState, LogWait};
 
 /// SQL declares it `pg_lsn`, which has the same datum.
 type PgLsn = i64;
@@ -33,19 +33,19 @@ fn durable_lsn() -> PgLsn {
 fn wait_for_lsn(lsn: Option<PgLsn>, timeout: Option<Interval>) -> Option<bool> {
     let micros = timeout.map(|timeout| u64::try_from(timeout.as_micros()).unwrap_or(0));
     let deadline = micros.and_then(|micros| Instant::now().checked_add(Duration::from_micros(micros)));
-    let lsn = Lsn(lsn?.cast_unsigned());
+    let end = config::wal_layout().end_of_records_below(Lsn(lsn?.cast_unsigned()));
     loop {
         let left = deadline.map_or(INTERRUPT_PERIOD, |deadline| {
             deadline
                 .saturating_duration_since(Instant::now())
                 .min(INTERRUPT_PERIOD)
         });
-        match shared::state().wait_for_vdl(lsn, Some(left), &interrupts::may_leave) {
-            VdlWait::Reached => return Some(true),
-            VdlWait::TimedOut if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+        match shared::state().wait_for_vdl(end, Some(left), &interrupts::may_leave) {
+            LogWait::Reached => return Some(true),
+            LogWait::TimedOut if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
                 return Some(false);
             }
-            VdlWait::TimedOut | VdlWait::Interrupted => {
+            LogWait::TimedOut | LogWait::Interrupted => {
                 interrupts::process();
                 // An LSN inside of a record becomes durable with its rest.
                 wal::flush_inserted();
@@ -153,6 +153,7 @@ fn counters() -> TableIterator<'static, (name!(name, &'static str), name!(value,
         ("pages_prefetched", &counters.pages_prefetched),
         ("misses_in_flight", &counters.misses_in_flight),
         ("commit_waits", &counters.commit_waits),
+        ("index_waits", &counters.index_waits),
     ];
     TableIterator::new(rows.into_iter().map(|(name, counter)| (name, count(counter))))
 }

@@ -2,6 +2,8 @@
 
 mod derived_support;
 
+use std::time::Duration;
+
 use derived_support::{BASE, Node, main_fork, rel, wait_until};
 use pg_quorum_types::{ForkNumber, Lsn, RelFork};
 use storage_service::derived::{ContentItem, DerivedError, ReadPage, page_checksum};
@@ -239,6 +241,40 @@ fn a_full_index_makes_indexing_wait_and_loses_nothing() {
     for block in [0, 999, 1999] {
         assert!(matches!(node.page(fork, block, end), ReadPage::Page(_)));
     }
+}
+
+#[test]
+fn memory_that_is_short_is_for_log_that_a_reader_waits_for() {
+    let mut settings = derived_support::quiet_settings();
+    settings.index_bytes = 20_000;
+    let mut node = Node::with_base(settings, derived_support::empty_base());
+    let fork = main_fork(16384);
+    let mut block = 0;
+    let mut append = |node: &mut Node| {
+        let record = node.writer.heap_insert(fork, block, 1, &[7; 8]);
+        block += 1;
+        node.append(record)
+    };
+    // Nothing is durable, so that no round gives memory back.
+    while node.derived.stats().index_full_waits == 0 {
+        let end = append(&mut node);
+        wait_until("a record is indexed, or memory is short", || {
+            node.derived.indexed_lsn() >= end || node.derived.stats().index_full_waits > 0
+        });
+    }
+    let end = append(&mut node);
+    let with_room = node.derived.indexed_with_room();
+    let had_room = *with_room.borrow();
+    assert!(had_room <= node.derived.indexed_lsn() && node.derived.indexed_lsn() < end);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let indexed = runtime.block_on(node.derived.wait_indexed(end, Duration::from_secs(10)));
+    assert_eq!(indexed, end, "a reader waits");
+    assert_eq!(*with_room.borrow(), had_room, "memory is as short as before");
+    node.make_durable();
+    wait_until("a round has given memory back", || *with_room.borrow() == end);
 }
 
 #[test]

@@ -14,6 +14,7 @@ pub struct NodeStatus {
     pub error: Option<String>,
     pub scl: u64,
     pub vdl: u64,
+    pub indexed_lsn: u64,
     pub applied_lsn: u64,
     pub pages_unbuildable: u64,
     pub pages_mended: u64,

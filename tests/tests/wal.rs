@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use pg_quorum_client::{Attachment, Transport, pgdata, read_wal};
-use pg_quorum_deployment::ShutdownMode;
+use pg_quorum_deployment::{Settings, ShutdownMode};
 use pg_quorum_tests::cluster::{Cluster, Plan};
 use pg_quorum_tests::sql;
 use pg_quorum_types::Lsn;
@@ -170,4 +170,53 @@ fn wal_rebuilt_from_the_nodes_equals_the_servers_byte_for_byte() {
         );
         println!("{bytes} bytes of WAL up to {end} are the server's");
     }
+}
+
+/// How far a node's index is behind what it knows to be durable: of six, the fourth least.
+fn bytes_a_quorum_has_to_index(cluster: &Cluster) -> u64 {
+    let nodes = cluster.status();
+    let mut behind: Vec<u64> = nodes
+        .iter()
+        .map(|node| node.vdl.saturating_sub(node.indexed_lsn))
+        .collect();
+    behind.sort_unstable();
+    behind[3]
+}
+
+/// A start waits for the index, and so does a read of a page: neither may wait for long because much was written.
+#[test]
+fn writing_waits_for_the_index_of_what_is_durable() {
+    const LIMIT: u64 = 2 << 20;
+    /// What was written and not durable when the limit was reached, and what the nodes' own word for it is late.
+    const UNDER_WAY: u64 = 32 << 20;
+    let plan = Plan {
+        settings: Settings::default()
+            .with("pg_quorum.max_unindexed_wal", "1MB")
+            .with("wal_buffers", "1MB")
+            .with("autovacuum", "off"),
+        ..Plan::default()
+    };
+    let cluster = Cluster::start_with("index-waits", plan);
+    let mut observer = cluster.connect();
+    sql::execute(
+        &mut observer,
+        "CREATE EXTENSION pg_quorum; CREATE TABLE t (a int, b text)",
+    );
+    let mut writer = cluster.connect();
+    let writing = std::thread::spawn(move || {
+        sql::execute(
+            &mut writer,
+            "INSERT INTO t SELECT g, repeat('x', 200) FROM generate_series(1, 300000) g; UPDATE t SET a = a + 1",
+        );
+    });
+    let mut looks = 0;
+    while !writing.is_finished() {
+        let behind = bytes_a_quorum_has_to_index(&cluster);
+        assert!(behind <= LIMIT + UNDER_WAY, "{behind} bytes are not indexed");
+        looks += 1;
+    }
+    writing.join().expect("writing goes on as the index does");
+    assert!(looks > 3, "{looks} looks");
+    let waits = sql::value(&mut observer, "SELECT index_waits FROM quorum.stat");
+    assert_ne!(waits, "0", "writing never waited");
 }

@@ -50,6 +50,20 @@ impl WalLayout {
         }
     }
 
+    /// Up to where the log must be there for all of it below `lsn` to be: no record has a byte in a page header, so inside
+    /// of one, and directly behind it, that is the page's start. `GetXLogInsertRecPtr` (`XLogBytePosToRecPtr`, 15.18)
+    /// names a position behind the header of a page that nobody has begun.
+    #[must_use]
+    pub fn end_of_records_below(self, lsn: Lsn) -> Lsn {
+        let in_page = lsn.0 % WAL_PAGE_BYTES;
+        let page = Lsn(lsn.0 - in_page);
+        if in_page <= self.page_header_bytes(page) {
+            page
+        } else {
+            lsn
+        }
+    }
+
     /// Exclusive end of the record at `start`, whose first bytes (the header at least) are `record`.
     ///
     /// # Errors
@@ -194,6 +208,19 @@ mod tests {
             end(last_of_page, 33).unwrap(),
             Lsn(SEGMENT + WAL_PAGE_BYTES + 24 + 8)
         );
+    }
+
+    #[test]
+    fn a_position_behind_a_page_header_is_reached_where_the_page_begins() {
+        for page in [SEGMENT + WAL_PAGE_BYTES, 2 * SEGMENT, 0] {
+            let start = LAYOUT.next_record_start(Lsn(page)).0;
+            for position in page..=start {
+                assert_eq!(LAYOUT.end_of_records_below(Lsn(position)), Lsn(page));
+            }
+            for position in [start + 1, start + 8, page + WAL_PAGE_BYTES - 8] {
+                assert_eq!(LAYOUT.end_of_records_below(Lsn(position)), Lsn(position));
+            }
+        }
     }
 
     #[test]

@@ -36,6 +36,8 @@ const WRITE_GRACE: Duration = Duration::from_millis(50);
 const SPIN: Duration = Duration::from_micros(30);
 /// Sequences that are logged at a stop before what was written is shipped.
 const SEQUENCES_PER_TURN: usize = 1000;
+/// While segments have much WAL to index: how often it is looked how far they are.
+const INDEX_POLL: Duration = Duration::from_millis(10);
 /// While the server stops: how often the backends that are left are counted.
 const STOP_POLL: Duration = Duration::from_millis(20);
 
@@ -120,6 +122,7 @@ impl Worker {
     pub async fn run(mut self) -> anyhow::Result<End> {
         loop {
             worker::reload_configuration_if_asked();
+            self.state.publish_indexed(self.appender.indexed());
             let has_shipped = self.ship_written().await?;
             if let Some(fenced) = self.take_durability() {
                 return Ok(End::Fenced(fenced));
@@ -277,6 +280,8 @@ impl Worker {
         }
         let longest = if is_hot {
             Duration::from_millis(1)
+        } else if self.state.unindexed_bytes() > crate::settings::max_unindexed_bytes() / 2 {
+            INDEX_POLL
         } else if worker::stop_requested() {
             STOP_POLL
         } else {

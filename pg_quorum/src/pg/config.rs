@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString};
 
+use pg_quorum_wal::WalLayout;
 use pgrx::pg_sys::{self, GucContext, GucSource};
 
 /// A setting's value as text; empty if there is none of that name.
@@ -50,11 +51,18 @@ pub fn set_for_session(name: &str, value: &str) {
     }
 }
 
-/// Bytes of a WAL segment file.
-pub fn wal_segment_bytes() -> u64 {
+/// The rules for positions in this server's WAL.
+pub fn wal_layout() -> WalLayout {
     // SAFETY: a plain variable, fixed before any library is loaded.
     let bytes = unsafe { pg_sys::wal_segment_size };
-    u64::try_from(bytes).unwrap_or(0)
+    WalLayout {
+        segment_bytes: bytes.cast_unsigned(),
+    }
+}
+
+/// Bytes of a WAL segment file.
+pub fn wal_segment_bytes() -> u64 {
+    u64::from(wal_layout().segment_bytes)
 }
 
 /// Bytes of the WAL buffers, as configured; an automatic size is at most one segment.

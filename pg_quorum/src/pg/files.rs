@@ -22,10 +22,9 @@ use pgrx::pg_sys;
 
 use super::elf::{ElfError, MainProgram};
 use super::patch::Patch;
-use super::{interrupts, report};
-use super::{wal, wal_files};
+use super::{interrupts, report, wal, wal_files, worker};
 use crate::settings;
-use crate::shared::{self, VdlWait};
+use crate::shared::{self, LogWait};
 
 type Pwrite = unsafe extern "C-unwind" fn(c_int, *const c_void, size_t, off_t) -> ssize_t;
 type Fdatasync = unsafe extern "C-unwind" fn(c_int) -> c_int;
@@ -145,12 +144,22 @@ unsafe extern "C-unwind" fn pwrite(
     written
 }
 
-/// The far limit: the local log may not run ahead of the quorum by more than what `wal_keep_size` protects.
+/// The far limits: the local log may not run ahead of the quorum by more than what `wal_keep_size` protects, nor what the
+/// quorum has ahead of its index by more than a start of the server may take.
 /// Under the WAL write lock, in a critical section; the link worker needs neither.
 ///
 /// A record that is larger than the limit becomes whole only when this write and others have returned: when all before
 /// it is durable and the link worker finds nothing more to ship, waiting is futile.
 fn hold_back(shared: &shared::SharedState, write_end: Lsn) {
+    if worker::is_link_worker() {
+        return; // it would wait for itself
+    }
+    let is_left = || shared.give_up_commits() || shared.fenced() || shared.link_gone();
+    let unindexed = settings::hard_unindexed_bytes();
+    if shared.unindexed_bytes() > unindexed {
+        shared::add(&shared.counters.index_waits, 1);
+        shared.wait_for_index(unindexed, None, &is_left);
+    }
     let limit = settings::hard_unshipped_bytes();
     let needed = Lsn(write_end.0.saturating_sub(limit));
     let vdl = shared.vdl();
@@ -159,7 +168,7 @@ fn hold_back(shared: &shared::SharedState, write_end: Lsn) {
     }
     let looks = shared.looks();
     let is_futile = || shared.looks() >= looks + 2 && shared.vdl() >= shared.shipped_to();
-    let is_over = || shared.give_up_commits() || shared.fenced() || shared.link_gone() || is_futile();
+    let is_over = || is_left() || is_futile();
     shared.wait_for_vdl(needed, None, &is_over);
 }
 
@@ -277,14 +286,14 @@ fn wait_until_durable(end: Lsn) -> Option<Lsn> {
         match shared.wait_for_vdl(needed, Some(FLUSH_AFTER), &|| {
             interrupts::may_leave() || shared.give_up_commits() || shared.fenced()
         }) {
-            VdlWait::Reached => return Some(shared.vdl()),
-            VdlWait::Interrupted => {
+            LogWait::Reached => return Some(shared.vdl()),
+            LogWait::Interrupted => {
                 interrupts::leave();
                 if shared.give_up_commits() || shared.fenced() {
                     return None;
                 }
             }
-            VdlWait::TimedOut => push_along(),
+            LogWait::TimedOut => push_along(),
         }
     }
 }

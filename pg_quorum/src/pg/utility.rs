@@ -19,7 +19,7 @@ use super::presence_file::{table, try_table};
 use super::xact::Waits;
 use super::{interrupts, report, wal, xact};
 use crate::settings;
-use crate::shared::{self, VdlWait};
+use crate::shared::{self, LogWait};
 
 static NEXT_UTILITY: OnceLock<pg_sys::ProcessUtility_hook_type> = OnceLock::new();
 static NEXT_ACCESS: OnceLock<pg_sys::object_access_hook_type> = OnceLock::new();
@@ -346,7 +346,7 @@ unsafe extern "C-unwind" fn refuse_backup() {
 }
 
 /// Statements that write wait at their start, where they can be cancelled, when the log runs too far ahead of the
-/// quorum. Not guarded, as [`process_utility`].
+/// quorum, or what the quorum has too far ahead of its index. Not guarded, as [`process_utility`].
 unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     // SAFETY: PostgreSQL passes a live QueryDesc; the arguments are passed on.
     unsafe {
@@ -375,12 +375,21 @@ unsafe extern "C-unwind" fn hold_back() {
     // SAFETY: as above.
     let inserted = unsafe { pg_sys::GetXLogInsertEndRecPtr() };
     let needed = Lsn(inserted.saturating_sub(settings::max_unshipped_bytes()));
-    let vdl = shared.vdl();
-    if !vdl.is_valid() || vdl >= needed {
-        return;
+    if shared.vdl().is_valid() && shared.vdl() < needed {
+        wait_cancellably(|period, leave| shared.wait_for_vdl(needed, period, leave));
     }
+    let unindexed = settings::max_unindexed_bytes();
+    if shared.unindexed_bytes() > unindexed {
+        shared::add(&shared.counters.index_waits, 1);
+        wait_cancellably(|period, leave| shared.wait_for_index(unindexed, period, leave));
+    }
+}
+
+/// Until `wait`, which is told for how long and when to leave it, has reached what it waits for.
+fn wait_cancellably(wait: impl Fn(Option<Duration>, &dyn Fn() -> bool) -> LogWait) {
+    let shared = shared::state();
     while !(shared.give_up_commits() || shared.fenced())
-        && shared.wait_for_vdl(needed, Some(INTERRUPT_PERIOD), &interrupts::may_leave) != VdlWait::Reached
+        && wait(Some(INTERRUPT_PERIOD), &interrupts::may_leave) != LogWait::Reached
     {
         interrupts::process();
     }

@@ -68,6 +68,11 @@ fn wake_main_thread() {
     }
 }
 
+/// Whether this process is the link worker, for whose work others wait.
+pub fn is_link_worker() -> bool {
+    WAKE_DESCRIPTOR.load(Ordering::Relaxed) >= 0
+}
+
 /// Whether the postmaster has asked this worker to stop.
 pub fn stop_requested() -> bool {
     STOP_REQUESTED.load(Ordering::SeqCst)

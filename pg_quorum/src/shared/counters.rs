@@ -76,6 +76,8 @@ pub struct Counters {
     /// Misses whose page was on its way already.
     pub misses_in_flight: AtomicU64,
     pub commit_waits: AtomicU64,
+    /// Writes that waited since the segments' index was too far behind.
+    pub index_waits: AtomicU64,
     /// From the request to the pages, as the backend sees it.
     pub page_wait: Histogram,
     /// From the end of the local write to the quorum's acknowledgement, as the backend sees it.

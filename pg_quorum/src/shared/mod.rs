@@ -46,8 +46,10 @@ pub enum LinkState {
 #[repr(C, align(64))]
 pub struct SharedState {
     vdl: AtomicU64,
-    vdl_generation: AtomicU32,
-    vdl_waiters: AtomicU32,
+    indexed: AtomicU64,
+    /// Counts news of both; whoever waits for one of them sleeps on it.
+    log_generation: AtomicU32,
+    log_waiters: AtomicU32,
     epoch: AtomicU64,
     link: AtomicU32,
     give_up_commits: AtomicBool,
@@ -83,9 +85,9 @@ pub fn try_state() -> Option<&'static SharedState> {
     shmem::state()
 }
 
-/// How a wait for the VDL ended.
+/// How a wait for the VDL or the index ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum VdlWait {
+pub enum LogWait {
     Reached,
     Interrupted,
     TimedOut,
@@ -101,10 +103,31 @@ impl SharedState {
     /// that has just opened its streams knows less at first).
     pub fn publish_vdl(&self, vdl: Lsn) {
         self.vdl.fetch_max(vdl.0, Ordering::AcqRel);
-        self.vdl_generation.fetch_add(1, Ordering::AcqRel);
-        if self.vdl_waiters.load(Ordering::SeqCst) > 0 {
-            futex::wake_all(&self.vdl_generation);
+        self.wake_waiters();
+    }
+
+    /// Whoever ships: a write quorum of segments can serve pages up to `indexed`.
+    pub fn publish_indexed(&self, indexed: Lsn) {
+        if self.indexed.swap(indexed.0, Ordering::AcqRel) != indexed.0 {
+            self.wake_waiters();
         }
+    }
+
+    fn wake_waiters(&self) {
+        self.log_generation.fetch_add(1, Ordering::AcqRel);
+        if self.log_waiters.load(Ordering::SeqCst) > 0 {
+            futex::wake_all(&self.log_generation);
+        }
+    }
+
+    /// Bytes of durable WAL that a write quorum of segments cannot serve pages of yet. Zero while they have not said, and
+    /// without a quorum: then it is not for them to catch up.
+    pub fn unindexed_bytes(&self) -> u64 {
+        let indexed = Lsn(self.indexed.load(Ordering::Acquire));
+        if !indexed.is_valid() || self.quorum_lost() {
+            return 0;
+        }
+        self.vdl().0.saturating_sub(indexed.0)
     }
 
     /// Sleeps until the VDL is at or above `lsn`, `interrupted` says true, or `timeout` is over.
@@ -113,17 +136,36 @@ impl SharedState {
         lsn: Lsn,
         timeout: Option<Duration>,
         interrupted: &dyn Fn() -> bool,
-    ) -> VdlWait {
+    ) -> LogWait {
+        self.wait_until(|| self.vdl() >= lsn, timeout, interrupted)
+    }
+
+    /// The same for the index: until no more than so many bytes are missing in it.
+    pub fn wait_for_index(
+        &self,
+        most_unindexed: u64,
+        timeout: Option<Duration>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> LogWait {
+        self.wait_until(|| self.unindexed_bytes() <= most_unindexed, timeout, interrupted)
+    }
+
+    fn wait_until(
+        &self,
+        is_reached: impl Fn() -> bool,
+        timeout: Option<Duration>,
+        interrupted: &dyn Fn() -> bool,
+    ) -> LogWait {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
         let _waiting = WaitEvent::SyncRep.begin();
-        self.vdl_waiters.fetch_add(1, Ordering::SeqCst);
+        self.log_waiters.fetch_add(1, Ordering::SeqCst);
         let outcome = loop {
-            let generation = self.vdl_generation.load(Ordering::SeqCst);
-            if self.vdl() >= lsn {
-                break VdlWait::Reached;
+            let generation = self.log_generation.load(Ordering::SeqCst);
+            if is_reached() {
+                break LogWait::Reached;
             }
             if interrupted() {
-                break VdlWait::Interrupted;
+                break LogWait::Interrupted;
             }
             let left = deadline.map_or(INTERRUPT_POLL, |deadline| {
                 deadline
@@ -131,12 +173,12 @@ impl SharedState {
                     .min(INTERRUPT_POLL)
             });
             if left.is_zero() {
-                break VdlWait::TimedOut;
+                break LogWait::TimedOut;
             }
             postmaster_death::die_with_postmaster();
-            futex::wait(&self.vdl_generation, generation, left);
+            futex::wait(&self.log_generation, generation, left);
         };
-        self.vdl_waiters.fetch_sub(1, Ordering::SeqCst);
+        self.log_waiters.fetch_sub(1, Ordering::SeqCst);
         outcome
     }
 

@@ -88,7 +88,7 @@ impl Activity {
             let state = engine.state.read();
             (state.bytes(), state.applied)
         };
-        let is_short = bytes > engine.settings.index_bytes / 4 * 3;
+        let is_short = bytes > engine.settings.ample_index_bytes();
         let is_wanted = *engine.wanted_through.lock() > applied;
         !is_short && !is_wanted
     }
@@ -132,7 +132,11 @@ fn round(engine: &Arc<Engine>, target: Mark, activity: &Activity) -> Result<(), 
     };
     let superseded = threads.run(&portions, || !activity.is_busy(engine), work)?;
     let metas = persist(engine, &target)?;
-    engine.state.write().forget_through(target.lsn);
+    {
+        let mut state = engine.state.write();
+        state.forget_through(target.lsn);
+        engine.tell_indexed(&state);
+    }
     Counters::add(&engine.counters.rounds, 1);
     cleanup::delete_superseded(engine, superseded.into_iter().flatten().collect())?;
     cleanup::delete_old_metadata(engine, &metas, target.lsn)?;

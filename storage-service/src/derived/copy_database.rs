@@ -102,7 +102,7 @@ fn carry_out_at(
     let lsn = behind.lsn;
     state.marks.push(behind, None);
     state.forget_through(lsn);
-    engine.indexed.send_replace(lsn);
+    engine.tell_indexed(&state);
     Ok(())
 }
 

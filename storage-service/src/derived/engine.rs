@@ -36,8 +36,7 @@ pub struct Engine {
     pub log: Arc<dyn RecordLog>,
     pub view: watch::Receiver<LogView>,
     pub state: RwLock<State>,
-    /// Follows `State::indexed`.
-    pub indexed: watch::Sender<Lsn>,
+    pub indexed: Indexed,
     failures: Mutex<[String; 2]>,
     /// The store has failed and must be opened anew.
     pub has_store_failed: AtomicBool,
@@ -57,6 +56,24 @@ pub struct Engine {
     pub stop: AtomicBool,
     /// Wakes the indexing thread, which otherwise waits for the segment to tell something.
     pub wake_ingest: Notify,
+}
+
+/// How far the index is, for those who wait. Outlives an engine.
+#[derive(Clone, Debug)]
+pub struct Indexed {
+    /// Follows `State::indexed`.
+    pub all: watch::Sender<Lsn>,
+    /// The same while memory is not short, and where it became so: the log behind it finds room.
+    pub with_room: watch::Sender<Lsn>,
+}
+
+impl Default for Indexed {
+    fn default() -> Self {
+        Indexed {
+            all: watch::Sender::new(Lsn::INVALID),
+            with_room: watch::Sender::new(Lsn::INVALID),
+        }
+    }
 }
 
 /// What the two background threads do.
@@ -104,11 +121,12 @@ impl Engine {
         settings: DerivedSettings,
         log: Arc<dyn RecordLog>,
         view: watch::Receiver<LogView>,
-        indexed: watch::Sender<Lsn>,
+        indexed: Indexed,
     ) -> Result<Engine, DerivedError> {
         let store: Arc<dyn PageStore> = open_store(directory, &settings)?.into();
         let (base, state) = recover(store.view().as_ref())?;
-        indexed.send_replace(state.indexed);
+        indexed.all.send_replace(state.indexed);
+        indexed.with_room.send_replace(state.indexed);
         Ok(Engine {
             base,
             settings,
@@ -158,7 +176,22 @@ impl Engine {
         if *wanted < lsn {
             *wanted = lsn;
             self.is_wanted.notify_all();
+            // Indexing may wait for a round to give memory back, and need not any more.
+            self.round_done.notify_all();
         }
+    }
+
+    /// The index, or the memory that it takes, has changed.
+    pub fn tell_indexed(&self, state: &State) {
+        self.indexed.all.send_replace(state.indexed);
+        let is_short = state.bytes() > self.settings.ample_index_bytes();
+        self.indexed.with_room.send_modify(|with_room| {
+            *with_room = if is_short {
+                state.indexed.min(*with_room)
+            } else {
+                state.indexed
+            };
+        });
     }
 
     /// Notes why a thread cannot go on, once per reason.
@@ -251,7 +284,7 @@ impl Engine {
     pub fn cut(&self, to: Lsn) {
         let mut state = self.state.write();
         state.cut(to);
-        self.indexed.send_replace(state.indexed);
+        self.tell_indexed(&state);
         self.wake_ingest.notify_one();
     }
 

@@ -192,17 +192,23 @@ fn publish(engine: &Engine, batch: Batch, sizes: &mut SizeCache, cuts: u64) {
     state.indexed = batch.mark.lsn;
     let needed = state.round_target;
     state.marks.push(batch.mark, needed);
-    engine.indexed.send_replace(state.indexed);
+    engine.tell_indexed(&state);
     if state.round_target.is_none() && state.bytes() > engine.settings.round_index_bytes() {
         engine.wanted.notify_all();
     }
 }
 
-/// While the memory for it is used up, indexing waits for the background.
+/// While memory is short, indexing waits for the background. For a reader it goes on until memory is used up.
 fn wait_for_room(engine: &Engine) -> Result<(), DerivedError> {
     let is_full = || {
+        let wanted = *engine.wanted_indexed.lock();
         let state = engine.state.read();
-        state.bytes() > engine.settings.index_bytes && state.applied < state.indexed
+        let limit = if wanted > state.indexed {
+            engine.settings.index_bytes
+        } else {
+            engine.settings.ample_index_bytes()
+        };
+        state.bytes() > limit && state.applied < state.indexed
     };
     if !is_full() {
         return Ok(());

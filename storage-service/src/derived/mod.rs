@@ -62,7 +62,7 @@ pub use settings::DerivedSettings;
 pub use stored_page::{page_checksum, set_page_checksum};
 pub use unbuildable::UnbuildablePage;
 
-use engine::{Engine, Work};
+use engine::{Engine, Indexed, Work};
 use import::Import;
 use read_point::ReadPoint;
 
@@ -100,7 +100,7 @@ pub struct Derived {
     settings: DerivedSettings,
     log: Arc<dyn RecordLog>,
     view: watch::Receiver<LogView>,
-    indexed: watch::Sender<Lsn>,
+    indexed: Indexed,
     running: RwLock<Option<Running>>,
     /// The store of the complete base could not be opened again.
     is_waiting_for_store: AtomicBool,
@@ -169,7 +169,7 @@ impl Derived {
             settings,
             log,
             view,
-            indexed: watch::Sender::new(Lsn::INVALID),
+            indexed: Indexed::default(),
             running: RwLock::new(None),
             is_waiting_for_store: AtomicBool::new(false),
             import: Mutex::new(None),
@@ -262,21 +262,27 @@ impl Derived {
 
     /// Follows the last position up to which pages can be read.
     pub fn indexed(&self) -> watch::Receiver<Lsn> {
-        self.indexed.subscribe()
+        self.indexed.all.subscribe()
+    }
+
+    /// Follows the position up to which the log was indexed while there was memory for more: what stands behind it is
+    /// indexed without waiting for anything, if it is not too much.
+    pub fn indexed_with_room(&self) -> watch::Receiver<Lsn> {
+        self.indexed.with_room.subscribe()
     }
 
     /// Waits until `lsn` is indexed, for a bounded time. Returns what is indexed then.
     pub async fn wait_indexed(&self, lsn: Lsn, timeout: Duration) -> Lsn {
-        if *self.indexed.borrow() < lsn
+        if *self.indexed.all.borrow() < lsn
             && let Ok(engine) = self.engine()
         {
             engine.want_indexed(lsn);
         }
-        let mut indexed = self.indexed.subscribe();
+        let mut indexed = self.indexed();
         let reached = indexed.wait_for(|indexed| *indexed >= lsn);
         match tokio::time::timeout(timeout, reached).await {
             Ok(Ok(indexed)) => *indexed,
-            _ => *self.indexed.borrow(),
+            _ => *self.indexed.all.borrow(),
         }
     }
 
@@ -286,7 +292,7 @@ impl Derived {
     }
 
     pub fn indexed_lsn(&self) -> Lsn {
-        *self.indexed.borrow()
+        *self.indexed.all.borrow()
     }
 
     /// End of the last record whose effects are on disk.

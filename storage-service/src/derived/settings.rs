@@ -9,7 +9,7 @@ use super::store::StoreSettings;
 #[derive(Clone, Debug)]
 pub struct DerivedSettings {
     /// Memory for the page index and the metadata above the persisted state. When it is full, indexing
-    /// waits until some of it has been persisted.
+    /// waits until some of it has been persisted. The last quarter is for log that a reader waits for.
     pub index_bytes: usize,
     /// How much log is gathered before it is turned into pages. More of it means fewer images of pages that
     /// change often, and more log on disk.
@@ -34,6 +34,11 @@ impl DerivedSettings {
     /// With so much in memory what there is is turned into pages; the rest is for what arrives meanwhile.
     pub fn round_index_bytes(&self) -> usize {
         self.index_bytes / 2
+    }
+
+    /// With more in memory it is short: log that no reader waits for is left where it is.
+    pub fn ample_index_bytes(&self) -> usize {
+        self.index_bytes / 4 * 3
     }
 }
 

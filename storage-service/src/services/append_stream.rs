@@ -2,7 +2,8 @@
 //!
 //! Messages are taken as they come, many are in flight. A reply goes out whenever what there is to say has
 //! changed (the SCL after a sync; a promise to somebody else, which ends the stream), and at once to a
-//! message that leaves nothing waiting for the disk. Both directions run in the task of the stream itself:
+//! message that leaves nothing waiting for the disk. How far the index is goes along, and has a reply of its own while it is
+//! far behind: the writer waits for it then. Both directions run in the task of the stream itself:
 //! an acknowledgement needs no further hop after the sync.
 
 use std::sync::Arc;
@@ -19,12 +20,16 @@ use crate::access::{Grant, Right};
 use crate::log::{Batch, LogView};
 use crate::segment::{AppendOutcome, Segment, ack_of};
 
+/// How far an index is that is no further behind the log is no news of its own: no writer waits for that.
+const INDEX_NEARLY_THERE: u64 = 512 << 10;
+
 /// See the module.
 pub struct AppendStream {
     segment: Arc<Segment>,
     grant: Grant,
     messages: Streaming<AppendRequest>,
     view: watch::Receiver<LogView>,
+    indexed: watch::Receiver<Lsn>,
     /// The requester's epoch and volume, from the first message on.
     writer: Option<(Epoch, VolumeId)>,
     /// What was said last.
@@ -37,13 +42,19 @@ pub struct AppendStream {
 }
 
 impl AppendStream {
-    pub fn new(segment: Arc<Segment>, grant: Grant, messages: Streaming<AppendRequest>) -> AppendStream {
+    pub fn new(
+        segment: Arc<Segment>,
+        indexed: watch::Receiver<Lsn>,
+        grant: Grant,
+        messages: Streaming<AppendRequest>,
+    ) -> AppendStream {
         let view = segment.subscribe();
         AppendStream {
             segment,
             grant,
             messages,
             view,
+            indexed,
             writer: None,
             told: None,
             stalled: None,
@@ -63,6 +74,9 @@ impl AppendStream {
     async fn next_reply(&mut self) -> Option<Result<AppendReply, Status>> {
         while !self.has_ended {
             let may_take = self.stalled.is_none() && !self.segment.is_full();
+            let is_index_behind = self
+                .told
+                .is_some_and(|told| told.scl.0.saturating_sub(self.indexed.borrow().0) > INDEX_NEARLY_THERE);
             tokio::select! {
                 biased;
                 changed = self.view.changed() => {
@@ -72,6 +86,9 @@ impl AppendStream {
                     if let Some(reply) = self.on_change() {
                         return Some(Ok(reply));
                     }
+                }
+                Ok(()) = self.indexed.changed(), if is_index_behind => {
+                    return Some(Ok(self.acknowledge()));
                 }
                 message = self.messages.message(), if may_take => match message {
                     Ok(Some(message)) => {
@@ -184,6 +201,7 @@ impl AppendStream {
             started: ack.started.is_some().then(|| ack.started.into()),
             gap: false,
             refused: None,
+            indexed_lsn: self.indexed.borrow_and_update().0,
         }
     }
 

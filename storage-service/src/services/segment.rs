@@ -99,7 +99,8 @@ impl SegmentRpc for SegmentService {
         request: Request<Streaming<v1::AppendRequest>>,
     ) -> Result<Response<Self::AppendStream>, Status> {
         let grant = Grant::of(&request)?;
-        let stream = AppendStream::new(Arc::clone(&self.segment), grant, request.into_inner());
+        let indexed = self.derived.indexed_with_room();
+        let stream = AppendStream::new(Arc::clone(&self.segment), indexed, grant, request.into_inner());
         Ok(Response::new(Box::pin(stream.into_replies())))
     }
 

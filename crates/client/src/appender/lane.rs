@@ -61,6 +61,8 @@ pub(super) struct Lane {
     /// End of what was sent on the current stream.
     pub sent: Lsn,
     pub scl: Lsn,
+    /// Up to here the segment can serve pages; as it was told last.
+    pub indexed: Lsn,
     pub told_vdl: Lsn,
     pub last_sent_at: Option<Instant>,
     pub last_heard_at: Option<Instant>,
@@ -86,6 +88,7 @@ impl Lane {
             is_greeted: false,
             sent: Lsn::INVALID,
             scl: Lsn::INVALID,
+            indexed: Lsn::INVALID,
             told_vdl: Lsn::INVALID,
             last_sent_at: None,
             last_heard_at: None,

@@ -209,6 +209,22 @@ impl Appender {
         }
     }
 
+    /// Up to here a write quorum of segments can serve pages, as they said last. [`Lsn::INVALID`] until they have.
+    pub fn indexed(&self) -> Lsn {
+        let lanes = || {
+            self.shared
+                .attachment
+                .membership
+                .members
+                .iter()
+                .zip(&self.shared.lanes)
+        };
+        self.shared.quorum.write_complete(|segment| {
+            let lane = lanes().find(|(member, _)| member.segment == segment);
+            lane.map_or(Lsn::INVALID, |(_, lane)| lane.lock().indexed)
+        })
+    }
+
     /// The lowest read point in use: storage keeps what is needed to read at it. Never goes down.
     pub fn set_pgmrpl(&self, oldest_read_point: Lsn) {
         let mut marks = self.shared.marks.lock();

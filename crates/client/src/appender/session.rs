@@ -142,6 +142,7 @@ impl Session {
         if report.promised != epoch || report.started != epoch {
             return Err(End::NotStarted);
         }
+        self.shared.lanes[self.index].lock().indexed = Lsn(reply.indexed_lsn);
         self.shared.on_report(self.index, report, Instant::now());
         if reply.gap {
             // A new stream begins where the segment stands.
