@@ -235,7 +235,8 @@ impl PageSlots {
     /// Worker: takes every request that waits.
     pub fn take_requests(&self) -> Vec<PageRequest> {
         let taken = |(index, slot): (usize, &PageSlot)| {
-            slot.advance(REQUESTED, SERVING)
+            let is_requested = slot.state.load(Ordering::SeqCst) == REQUESTED;
+            (is_requested && slot.advance(REQUESTED, SERVING))
                 .then(|| slot.request(index))
                 .flatten()
         };
