@@ -7,6 +7,7 @@
 
 pub mod checks;
 pub mod cluster;
+pub mod eviction;
 pub mod fork;
 pub mod ledger;
 pub mod lone_node;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use pg_quorum_deployment::{Settings, ShutdownMode};
 use pg_quorum_tests::checks::{assert_same_dump, check_everything, dump};
 use pg_quorum_tests::cluster::{Cluster, Plan};
+use pg_quorum_tests::eviction::{self, cache};
 use pg_quorum_tests::{sql, wait_for};
 use postgres::Client;
 
@@ -15,33 +16,14 @@ const CACHE_MB: u64 = 4;
 
 /// Hardly any buffers, and a cache of a few megabytes.
 fn tiny_cluster(name: &str) -> Cluster {
-    let settings = Settings::default()
-        .with("shared_buffers", "1MB")
-        .with("pg_quorum.cache_size", format!("{CACHE_MB}MB"))
-        .with("autovacuum", "off");
+    let settings = eviction::few_buffers().with("pg_quorum.cache_size", format!("{CACHE_MB}MB"));
     let plan = Plan {
         settings,
         ..Plan::default()
     };
     let cluster = Cluster::start_with(name, plan);
-    sql::execute(
-        &mut cluster.connect(),
-        "CREATE EXTENSION pg_quorum; \
-         CREATE TABLE filler AS SELECT g, repeat('x', 500) AS x FROM generate_series(1, 9000) g",
-    );
+    eviction::prepare(&mut cluster.connect());
     cluster
-}
-
-/// A column of `quorum.cache`.
-fn cache(client: &mut Client, column: &str) -> u64 {
-    let query = format!("SELECT {column} FROM quorum.cache");
-    sql::value(client, &query).parse().expect("a number")
-}
-
-/// Pushes everything out of the buffers, then out of the cache.
-fn evict(client: &mut Client) {
-    sql::value(client, "SELECT count(*) FROM filler");
-    sql::value(client, "SELECT quorum.drop_cache()");
 }
 
 /// Disk space of a directory's files, in bytes.
@@ -109,7 +91,7 @@ fn command_ids_survive_a_drop_until_their_transaction_ends() {
          INSERT INTO t SELECT g, repeat('y', 400) FROM generate_series(5001, 9000) g; \
          DELETE FROM t WHERE a <= 1000; UPDATE t SET b = 'z' WHERE a BETWEEN 2000 AND 3000",
     );
-    evict(&mut other);
+    eviction::evict(&mut other, None);
     let awaiting = cache(&mut other, "awaiting");
     assert!(awaiting > 1 << 20, "{awaiting} bytes stay");
     assert_eq!(sql::value(&mut client, "FETCH before"), "5000");
@@ -154,7 +136,7 @@ fn a_transaction_larger_than_the_cache_completes_and_pins_nothing_afterwards() {
         "1000"
     );
     sql::execute(&mut client, "COMMIT");
-    evict(&mut client);
+    eviction::evict(&mut client, None);
     let cached = cache(&mut client, "cached");
     assert!(
         cached < CACHE_MB << 20,
@@ -319,6 +301,10 @@ fn a_clean_stop_keeps_the_cache_unlogged_tables_and_statistics() {
     assert_eq!(sql::value(&mut client, "SELECT count(*) FROM u"), "0");
     assert_eq!(sql::value(&mut client, "SELECT count(*) FROM t"), "20000");
     assert!(cache(&mut client, "misses") > 100);
+    let old_files = cluster.server.pgdata.join("pg_quorum/set_aside");
+    wait_for("the files of before are removed", Duration::from_secs(60), || {
+        !old_files.exists()
+    });
     // Clean, but somebody else has written since.
     drop(client);
     cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");

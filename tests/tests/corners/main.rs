@@ -1,6 +1,14 @@
 //! What systems of this kind have got wrong: state beside the pages, and pages beside the log.
 //!
-//! Each test does it on a server with hardly any buffers, lets the machine burn, and looks again.
+//! Each test does it on a server with hardly any buffers, sees its pages go and come back, lets the machine burn, and
+//! looks again.
+
+mod files;
+mod free_space;
+mod full_disk;
+mod page_headers;
+mod truncation;
+mod wraparound;
 
 use std::time::{Duration, Instant};
 
@@ -8,19 +16,19 @@ use pg_quorum_deployment::{Server, Settings, ShutdownMode};
 use pg_quorum_tests::checks::{assert_same_dump, check_everything, dump};
 use pg_quorum_tests::cluster::{Cluster, Plan};
 use pg_quorum_tests::ports::free_ports;
-use pg_quorum_tests::{is_full, sql, wait_for};
+use pg_quorum_tests::{eviction, is_full, sql, wait_for};
 
 fn small_cluster(name: &str) -> Cluster {
-    let settings = Settings::default()
-        .with("shared_buffers", "1MB")
+    let settings = eviction::few_buffers()
+        .with("autovacuum", "on")
         .with("max_prepared_transactions", 10);
-    Cluster::start_with(
-        name,
-        Plan {
-            settings,
-            ..Plan::default()
-        },
-    )
+    let plan = Plan {
+        settings,
+        ..Plan::default()
+    };
+    let cluster = Cluster::start_with(name, plan);
+    eviction::prepare(&mut cluster.connect());
+    cluster
 }
 
 /// The machine burns, and the volume is served from a new directory.
@@ -30,9 +38,14 @@ fn burn(cluster: &mut Cluster) {
     cluster.start_server();
 }
 
-/// What a dump shows survives; so do PostgreSQL's own consistency checks.
+/// Pages that a dump reads at the least: those of the filler are among them.
+const PAGES_OF_A_DUMP: u64 = 500;
+
+/// What a dump shows survives the eviction of every page, and the machine; so do PostgreSQL's own consistency checks.
 fn assert_survives_a_burnt_machine(cluster: &mut Cluster) {
-    let before = dump(&cluster.server);
+    let before = eviction::assert_same_after_eviction(&mut cluster.connect(), PAGES_OF_A_DUMP, || {
+        dump(&cluster.server)
+    });
     burn(cluster);
     assert_same_dump(&before, &dump(&cluster.server));
     check_everything(&cluster.server);
@@ -137,20 +150,18 @@ fn more_prepared_transactions_than_allowed_are_a_clear_refusal() {
 fn a_sequence_never_repeats_a_value_and_has_no_gap_without_a_crash() {
     let mut cluster = small_cluster("sequence");
     let mut client = cluster.connect();
-    sql::execute(
-        &mut client,
-        "CREATE SEQUENCE s; CREATE TABLE filler AS SELECT g, repeat('x', 500) FROM generate_series(1, 9000) g",
-    );
+    sql::execute(&mut client, "CREATE SEQUENCE s");
     for expected in 1..=40 {
         assert_eq!(
             sql::value(&mut client, "SELECT nextval('s')"),
             expected.to_string()
         );
         if expected % 10 == 0 {
-            // More pages than there are buffers: the sequence's page is written and read again.
-            sql::value(&mut client, "SELECT count(*) FROM filler");
+            // The sequence's page is written and read again; it stays in the cache, others do not.
+            assert!(eviction::evict(&mut client, None) > 100);
         }
     }
+    assert!(eviction::cache(&mut client, "pages_refetched") > 500);
     drop(client);
     burn(&mut cluster);
     let next: i64 = sql::value(&mut cluster.connect(), "SELECT nextval('s')")
@@ -171,7 +182,7 @@ fn a_sequence_never_repeats_a_value_and_has_no_gap_without_a_crash() {
         &mut client,
         "CREATE UNLOGGED SEQUENCE unlogged; SELECT nextval('unlogged')",
     );
-    sql::value(&mut client, "SELECT count(*) FROM filler");
+    eviction::evict(&mut client, None);
     drop(client);
     for (round, mode) in (1..).zip([ShutdownMode::Fast, ShutdownMode::Smart]) {
         assert_eq!(take(&cluster, "s"), next + round * 2 - 1);
@@ -205,7 +216,16 @@ fn unlogged_tables_and_their_indexes_are_empty_and_usable_afterwards() {
         &mut client,
         "CREATE TEMP TABLE temporary AS SELECT g FROM generate_series(1, 20000) g",
     );
-    assert_eq!(sql::value(&mut client, "SELECT count(*) FROM temporary"), "20000");
+    let look = |client: &mut postgres::Client| {
+        let counts = "SELECT concat_ws(' ', (SELECT count(*) FROM u), (SELECT count(*) FROM temporary), \
+                      (SELECT count(*) FROM becomes_logged), (SELECT count(*) FROM filler))";
+        sql::value(client, counts)
+    };
+    assert_eq!(look(&mut client), "20000 20000 1000 9000");
+    let refetched = eviction::cache(&mut client, "pages_refetched");
+    assert!(eviction::evict(&mut client, None) > 500);
+    assert_eq!(look(&mut client), "20000 20000 1000 9000");
+    assert!(eviction::cache(&mut client, "pages_refetched") > refetched + 500);
     drop(client);
     burn(&mut cluster);
     let mut client = cluster.connect();
@@ -232,91 +252,6 @@ fn unlogged_tables_and_their_indexes_are_empty_and_usable_afterwards() {
             "SELECT count(*) FROM pg_class WHERE relpersistence = 't'",
         ) == "0"
     });
-}
-
-#[test]
-fn databases_made_by_either_strategy_survive_and_dropped_ones_stay_away() {
-    let mut cluster = small_cluster("databases");
-    let mut client = cluster.connect();
-    sql::execute(&mut client, "CREATE DATABASE source");
-    sql::execute(
-        &mut sql::connect(&cluster.server.database_uri("source")),
-        "CREATE TABLE t (a int PRIMARY KEY, b text); INSERT INTO t SELECT g, repeat('x', 200) FROM generate_series(1, 5000) g",
-    );
-    for statement in [
-        "CREATE DATABASE by_log TEMPLATE source STRATEGY wal_log",
-        "CREATE DATABASE by_files TEMPLATE source STRATEGY file_copy",
-        "CREATE DATABASE dropped TEMPLATE source",
-        "DROP DATABASE dropped",
-        "ALTER DATABASE by_log RENAME TO renamed",
-    ] {
-        sql::execute(&mut client, statement);
-    }
-    for database in ["renamed", "by_files"] {
-        let mut client = sql::connect(&cluster.server.database_uri(database));
-        sql::execute(&mut client, "DELETE FROM t WHERE a > 4000");
-        assert_eq!(sql::value(&mut client, "SELECT count(*) FROM t"), "4000");
-    }
-    drop(client);
-    assert_survives_a_burnt_machine(&mut cluster);
-    let dropped = sql::value(
-        &mut cluster.connect(),
-        "SELECT count(*) FROM pg_database WHERE datname = 'dropped'",
-    );
-    assert_eq!(dropped, "0");
-}
-
-#[test]
-fn tablespaces_and_what_is_in_them_are_rebuilt() {
-    let mut cluster = small_cluster("tablespaces");
-    let place = cluster.layout.root.join("tablespace");
-    cluster
-        .server
-        .account
-        .create_dir(&place)
-        .expect("make the tablespace's directory");
-    let mut client = cluster.connect();
-    sql::execute(
-        &mut client,
-        &format!("CREATE TABLESPACE space LOCATION '{}'", place.display()),
-    );
-    sql::execute(
-        &mut client,
-        "CREATE TABLE t (a int PRIMARY KEY USING INDEX TABLESPACE space) TABLESPACE space",
-    );
-    sql::execute(&mut client, "INSERT INTO t SELECT generate_series(1, 10000)");
-    sql::execute(&mut client, "CREATE DATABASE moved");
-    sql::execute(
-        &mut sql::connect(&cluster.server.database_uri("moved")),
-        "CREATE TABLE m AS SELECT g AS a FROM generate_series(1, 10000) g",
-    );
-    sql::execute(&mut client, "ALTER DATABASE moved SET TABLESPACE space");
-    sql::execute(&mut client, "ALTER TABLE t SET TABLESPACE pg_default");
-    let there = |cluster: &Cluster| {
-        let mut client = sql::connect(&cluster.server.database_uri("moved"));
-        sql::value(&mut client, "SELECT count(*) || ' ' || sum(a) FROM m")
-    };
-    assert_eq!(there(&cluster), "10000 50005000");
-    drop(client);
-    let before = dump(&cluster.server);
-    cluster.burn_compute();
-    // The other disk burns as well.
-    std::fs::remove_dir_all(&place).expect("remove the tablespace's directory");
-    cluster
-        .server
-        .account
-        .create_dir(&place)
-        .expect("make the tablespace's directory");
-    cluster.create_compute();
-    cluster.start_server();
-    assert_same_dump(&before, &dump(&cluster.server));
-    assert_eq!(there(&cluster), "10000 50005000");
-    sql::execute(
-        &mut cluster.connect(),
-        "ALTER DATABASE moved SET TABLESPACE pg_default",
-    );
-    assert_eq!(there(&cluster), "10000 50005000");
-    check_everything(&cluster.server);
 }
 
 #[test]
@@ -367,57 +302,6 @@ fn row_locks_subtransactions_and_large_transactions_survive() {
     assert_survives_a_burnt_machine(&mut cluster);
 }
 
-#[test]
-fn rewritten_truncated_and_rebuilt_relations_survive() {
-    let mut cluster = small_cluster("rewrites");
-    let mut client = cluster.connect();
-    for statement in [
-        "CREATE TABLE t (a int PRIMARY KEY, b text)",
-        "INSERT INTO t SELECT g, repeat('x', g % 500) FROM generate_series(1, 20000) g",
-        "CREATE INDEX t_b ON t (b)",
-        "DELETE FROM t WHERE a > 15000",
-        // The tail is empty: the heap and its maps become shorter.
-        "VACUUM t",
-        "CLUSTER t USING t_pkey",
-        "ALTER TABLE t ALTER a TYPE bigint",
-        "VACUUM FULL t",
-        "REINDEX TABLE CONCURRENTLY t",
-        "CREATE INDEX CONCURRENTLY t_c ON t ((a % 10))",
-        "DROP INDEX t_b",
-        "CREATE TABLE gone AS SELECT * FROM t",
-        "TRUNCATE gone",
-        "INSERT INTO gone SELECT * FROM t WHERE a <= 10",
-        "CREATE TABLE dropped AS SELECT * FROM t",
-        "DROP TABLE dropped",
-        "CREATE TABLE frozen (a int)",
-        "BEGIN; TRUNCATE frozen; COPY frozen FROM PROGRAM 'seq 1 5000' WITH (FREEZE); COMMIT",
-        "VACUUM FULL pg_class",
-        "VACUUM FULL pg_type",
-        "VACUUM FULL pg_database",
-        "REINDEX SYSTEM postgres",
-        "CREATE MATERIALIZED VIEW m AS SELECT a FROM t",
-        "REFRESH MATERIALIZED VIEW m",
-        "CREATE TABLE toasted AS SELECT g, (SELECT string_agg(md5(g::text || h::text), '') FROM generate_series(1, 300) h) AS big \
-         FROM generate_series(1, 200) g",
-        "UPDATE toasted SET big = big || 'x' WHERE g % 2 = 0",
-        "DELETE FROM toasted WHERE g % 3 = 0",
-        "VACUUM (FREEZE, ANALYZE)",
-        "UPDATE t SET b = 'after the freeze' WHERE a % 100 = 0",
-    ] {
-        sql::execute(&mut client, statement);
-    }
-    let size = "SELECT string_agg(c.relname || ' ' || pg_relation_size(c.oid), ', ' ORDER BY c.relname) \
-                FROM pg_class c WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'i', 'm')";
-    let before = sql::value(&mut client, size);
-    drop(client);
-    assert_survives_a_burnt_machine(&mut cluster);
-    assert_eq!(
-        sql::value(&mut cluster.connect(), size),
-        before,
-        "sizes of relations"
-    );
-}
-
 /// Heap records have no command ids: a page that was built from the log shows its own transaction the wrong rows.
 #[test]
 fn an_open_transaction_reads_its_own_evicted_pages_right() {
@@ -442,6 +326,13 @@ fn an_open_transaction_reads_its_own_evicted_pages_right() {
         .expect("SELECT");
     assert_eq!((now.get::<_, i64>(0), now.get::<_, i64>(1)), (8000, 1001));
     transaction.commit().expect("COMMIT");
+    let now = eviction::assert_same_after_eviction(&mut cluster.connect(), 500, || {
+        sql::value(
+            &mut client,
+            "SELECT count(*) || ' ' || count(*) FILTER (WHERE b = 'z') FROM t",
+        )
+    });
+    assert_eq!(now, "8000 1001");
     check_everything(&cluster.server);
 }
 
