@@ -18,8 +18,8 @@ use pg_quorum_types::{BLOCK_SIZE, Lsn, RelFork, VolumeId};
 use pg_quorum_wal::WalBuilder;
 
 use crate::pgdata::{
-    self, AuthMethod, BLOCKS_PER_FILE, Builder, Built, Failure, Keep, Layout, NewDirectoryError, Opening,
-    OrdinaryDirectory, TablespacePlace, wal_files,
+    self, AuthMethod, BLOCKS_PER_FILE, Builder, Built, Failure, Keep, Layout, NewDirectoryError, OldFiles,
+    Opening, OrdinaryDirectory, TablespacePlace, wal_files,
 };
 use crate::{
     Attachment, ClientConfig, ConfigError, HeldReadPoint, ImageEvent, ObserveError, PageContent, PageError,
@@ -180,7 +180,7 @@ async fn build(
     while let Some(event) = image.next().await? {
         match (event, &mut begun) {
             (ImageEvent::Begin { last_record_lsn }, _) => {
-                pgdata::clear(layout, Keep::Nothing)?;
+                pgdata::clear(layout, Keep::Nothing, OldFiles::Remove)?;
                 begun = Some((Builder::new(layout, place.clone(), false), last_record_lsn));
             }
             (ImageEvent::Items(items), Some((builder, _))) => {

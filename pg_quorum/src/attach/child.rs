@@ -1,19 +1,21 @@
 //! What the forked child does, from the first message to the nodes to the last file.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pg_quorum_client::pgdata::{
-    self, Builder, Built, ComputeIdentity, Failure, Keep, Layout, Opening, Result, TablespacePlace, wal_files,
+    self, Builder, Built, ComputeIdentity, Failure, Keep, Layout, OldFiles, Opening, Result, TablespacePlace,
+    wal_files,
 };
 use pg_quorum_client::{
     AppendLimits, Appender, Attachment, Batch, ClientConfig, EmptyVolume, ImageEvent, NoWalSource,
     ReadyVolume, Source, Taken, Timeouts, Transport, compute_image, import_base,
 };
 use pg_quorum_proto::v1;
-use pg_quorum_types::Lsn;
+use pg_quorum_types::{BLOCK_SIZE, Lsn};
 use pg_quorum_wal::{ClusterState, ControlFile, RawRecord};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -279,7 +281,7 @@ async fn open_volume(
     pgdata::make_readable(&layout, &control)?;
     write_control_file(&layout, &control)?;
     warm::note_whole(&layout)?;
-    pgdata::save_attachment(&settings.pgdata, &attachment)
+    pgdata::update_attachment(&settings.pgdata, &attachment)
         .map_err(|error| Failure::new(error.to_string()))?;
     appender.announce_vdl(Duration::from_secs(1)).await;
     stages.end("control file");
@@ -331,9 +333,10 @@ async fn build_directory(
                     other => other,
                 };
                 stages.end("its state's begin");
+                let old_files = what_becomes_of_old_files(layout)?;
                 begin_cache(layout, keep)?;
                 is_warm = keep.keeps_files();
-                pgdata::clear(layout, keep)?;
+                pgdata::clear(layout, keep, old_files)?;
                 stages.end("clearing");
                 let place = TablespacePlace::AsRecorded(attachment.volume);
                 let builder = Builder::new(layout, place, is_warm);
@@ -355,6 +358,16 @@ async fn build_directory(
         built,
         last_record_lsn,
         is_warm,
+    })
+}
+
+/// Files of the last run are removed while the server runs, if there is room for as many pages beside them. Before the
+/// presence table, which knows how many they have, is emptied.
+fn what_becomes_of_old_files(layout: &Layout) -> Result<OldFiles> {
+    let cached_bytes = presence_file::table().cached_pages() * BLOCK_SIZE as u64;
+    Ok(match pgdata::available_bytes(&layout.join(""))? > cached_bytes {
+        true => OldFiles::SetAside,
+        false => OldFiles::Remove,
     })
 }
 
@@ -434,7 +447,13 @@ async fn rebuild_wal(
     wal_files::rebuild(layout, attachment, record.start, record.end, transport).await
 }
 
+/// In its place and without a sync, so that the machine can crash at any moment and leave a whole file, of whichever start:
+/// what counts of it is in its first sector (`pg_control.h`).
 fn write_control_file(layout: &Layout, control: &ControlFile) -> Result<()> {
-    pgdata::write_durably(&layout.join("global/pg_control"), &control.to_bytes())
-        .map_err(|error| Failure::new(error.to_string()))
+    let path = layout.join("global/pg_control");
+    OpenOptions::new()
+        .write(true)
+        .open(&path)
+        .and_then(|file| file.write_all_at(&control.to_bytes(), 0))
+        .map_err(Failure::file("write", &path))
 }

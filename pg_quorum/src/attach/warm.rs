@@ -22,7 +22,8 @@ const NOTE: &str = "pg_quorum/whole_since_boot";
 /// From here on the files are what the presence table says, for as long as the machine runs.
 pub fn note_whole(layout: &Layout) -> Result<()> {
     let Some(boot) = boot_id() else { return Ok(()) };
-    pgdata::write_durably(&layout.join(NOTE), boot.as_bytes())
+    // On the next boot it is worth nothing.
+    pgdata::write_atomically(&layout.join(NOTE), boot.as_bytes())
         .map_err(|error| Failure::new(error.to_string()))
 }
 

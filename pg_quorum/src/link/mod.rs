@@ -74,6 +74,7 @@ pub fn run() {
         settings.transport.clone(),
         read_points.clone(),
     );
+    start_removal_thread();
     let end = run_wal_path(state, attachment, &settings, read_points);
     match end {
         worker::End::Stopped {
@@ -129,6 +130,17 @@ fn start_page_thread(
         server::crash();
     };
     process::spawn_quiet_thread("pages", body).expect("a thread can be made");
+}
+
+/// Removes what attach has set aside. What is left when this process ends is removed by the next one.
+fn start_removal_thread() {
+    let pgdata = server::data_directory();
+    let body = move || {
+        if let Err(failure) = pgdata::remove_set_aside(&pgdata) {
+            eprintln!("pg_quorum: {failure}");
+        }
+    };
+    process::spawn_quiet_thread("old files", body).expect("a thread can be made");
 }
 
 /// Another compute holds the volume: nothing is acknowledged any more, and the server stops at once.

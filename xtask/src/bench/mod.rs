@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: figures as ratios, taken alternately in one run, since a machine's own speed drifts.
 
 mod attach;
+mod cache_size;
 mod cached;
 mod commit;
 mod figure;
@@ -31,7 +32,7 @@ use crate::{report, setup as machine};
 #[derive(Args)]
 pub struct BenchOptions {
     /// Which benchmarks (all): commit, wire, redo-stream, redo-records, ingest, scan,
-    /// pointread, cached, attach, restart, import.
+    /// pointread, cached, cache-size, attach, restart, import.
     names: Vec<String>,
     /// Also appends the figures to this file.
     #[arg(long)]
@@ -51,6 +52,9 @@ pub struct BenchOptions {
     /// WAL since the last checkpoint that a server of the benchmark restart is killed with, in GB.
     #[arg(long, value_delimiter = ',', default_values_t = [0.1, 4.0])]
     wal_gb: Vec<f64>,
+    /// Tables of the large cluster of the benchmark attach, in fifty databases; none: only the ordinary one.
+    #[arg(long, default_value_t = 100_000)]
+    tables: u32,
     /// The cluster that the benchmark import imports, in GB.
     #[arg(long, default_value_t = 2.0)]
     import_gb: f64,
@@ -64,7 +68,7 @@ pub struct BenchOptions {
 
 type Benchmark = fn(&Bench<'_>, &mut Figures) -> Result<()>;
 
-const BENCHMARKS: [(&str, Benchmark); 11] = [
+const BENCHMARKS: [(&str, Benchmark); 12] = [
     ("commit", commit::run),
     ("wire", wire::run),
     ("redo-stream", redo_stream::run),
@@ -73,6 +77,7 @@ const BENCHMARKS: [(&str, Benchmark); 11] = [
     ("scan", scan::run),
     ("pointread", pointread::run),
     ("cached", cached::run),
+    ("cache-size", cache_size::run),
     ("attach", attach::run),
     ("restart", restart::run),
     ("import", import::run),

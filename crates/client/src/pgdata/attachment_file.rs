@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::durable_file::{load_json, save_json};
+use super::durable_file::{load_json, to_json, write_atomically, write_durably};
 use super::identity::make_own_directory;
 use super::{OWN_DIRECTORY, PgdataError};
 use crate::Attachment;
@@ -25,5 +25,16 @@ pub fn load_attachment(pgdata: &Path) -> Result<Option<Attachment>, PgdataError>
 /// The file system's.
 pub fn save_attachment(pgdata: &Path, attachment: &Attachment) -> Result<(), PgdataError> {
     make_own_directory(&pgdata.join(OWN_DIRECTORY))?;
-    save_json(&path(pgdata), attachment)
+    let path = path(pgdata);
+    write_durably(&path, &to_json(&path, attachment)?)
+}
+
+/// Replaces what [`save_attachment`] has saved, for the processes of this start. After a crash of the machine nobody needs
+/// more of the file than that it is there: a directory that has been attached is never imported.
+///
+/// # Errors
+/// The file system's.
+pub fn update_attachment(pgdata: &Path, attachment: &Attachment) -> Result<(), PgdataError> {
+    let path = path(pgdata);
+    write_atomically(&path, &to_json(&path, attachment)?)
 }

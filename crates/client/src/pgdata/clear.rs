@@ -1,11 +1,18 @@
 //! Removing from PGDATA everything that the volume will put there anew, and what a crash leaves behind.
 //!
 //! Configuration files stay, and so do files that are nobody's. What goes is a cache: the volume holds it.
+//!
+//! Removing takes a file system about as long as making, and longer for what is full; and ext4 without a journal makes files
+//! slowly for a minute after many were removed, since it skips their inodes one by one (`recently_deleted`, fs/ext4/ialloc.c).
+//! So the folders of databases and WAL segments can be set aside, for somebody who removes them while the server runs.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use uuid::Uuid;
+
+use super::OWN_DIRECTORY;
 use super::failure::{Failure, Result};
 use super::layout::{DIRECTORIES, Layout, parse_number};
 use super::parallel;
@@ -33,6 +40,18 @@ impl Keep {
     }
 }
 
+/// What becomes of the files of databases, and WAL segments, that do not stay.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OldFiles {
+    /// They are gone when [`clear`] returns.
+    Remove,
+    /// They take up their room until [`remove_set_aside`]. Those of tablespaces, which have their own place, are removed.
+    SetAside,
+}
+
+/// In [`OWN_DIRECTORY`]: what was set aside, a folder for each time.
+const SET_ASIDE: &str = "set_aside";
+
 /// Emptied in any case. `pg_wal` keeps its own identity: it may be a link.
 const ALWAYS_EMPTIED: [&str; 11] = [
     "pg_commit_ts",
@@ -50,10 +69,13 @@ const ALWAYS_EMPTIED: [&str; 11] = [
 const SLOT_DIRECTORIES: [&str; 3] = ["pg_replslot", "pg_logical/snapshots", "pg_logical/mappings"];
 
 /// Makes PGDATA an empty frame for the volume's content.
-pub fn clear(layout: &Layout, keep: Keep) -> Result<()> {
+pub fn clear(layout: &Layout, keep: Keep, old_files: OldFiles) -> Result<()> {
     make_directories(layout)?;
     if keep.keeps_files() {
         return empty_wal(layout);
+    }
+    if old_files == OldFiles::SetAside {
+        set_aside(layout)?;
     }
     empty_databases(&layout.join("base"))?;
     for directory in ALWAYS_EMPTIED {
@@ -70,6 +92,36 @@ pub fn clear(layout: &Layout, keep: Keep) -> Result<()> {
     empty_directory(&layout.join("global"), &["pg_control"])?;
     clear_tablespaces(layout)?;
     remove_file(&layout.join("pg_logical/replorigin_checkpoint"))
+}
+
+fn set_aside(layout: &Layout) -> Result<()> {
+    let aside = layout
+        .join(OWN_DIRECTORY)
+        .join(SET_ASIDE)
+        .join(Uuid::new_v4().to_string());
+    fs::create_dir_all(&aside).map_err(Failure::file("create directory", &aside))?;
+    let databases = read_directory(&layout.join("base"))?;
+    let mut segments = read_directory(&layout.join("pg_wal"))?;
+    segments.retain(|entry| !is_directory(&entry.path()));
+    for entry in databases.iter().chain(&segments) {
+        match fs::rename(entry.path(), aside.join(entry.file_name())) {
+            // A link has led to it: it is removed in its place.
+            Err(error) if error.kind() == ErrorKind::CrossesDevices => {}
+            other => other.map_err(Failure::file("set aside", &entry.path()))?,
+        }
+    }
+    Ok(())
+}
+
+/// Removes what was set aside in a data directory. Takes its time, and may be broken off.
+pub fn remove_set_aside(pgdata: &Path) -> Result<()> {
+    remove_tree(&pgdata.join(OWN_DIRECTORY).join(SET_ASIDE))
+}
+
+/// Bytes that files may still take on the disk of a path.
+pub fn available_bytes(path: &Path) -> Result<u64> {
+    let disk = rustix::fs::statvfs(path).map_err(|error| Failure::file("look at", path)(error.into()))?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Removes the WAL segments.
@@ -193,7 +245,7 @@ mod tests {
             fs::write(layout.join(format!("base/5/{}", 16384 + number)), "x").unwrap();
             fs::write(elsewhere.path().join(format!("PG_15_202209061/5/{number}")), "x").unwrap();
         }
-        clear(&layout, Keep::Nothing).unwrap();
+        clear(&layout, Keep::Nothing, OldFiles::Remove).unwrap();
         for file in gone {
             assert!(!layout.join(file).exists(), "{file}");
         }
@@ -204,5 +256,27 @@ mod tests {
         assert!(layout.join("pg_wal/archive_status").is_dir());
         assert!(!layout.join("pg_tblspc/16500").is_symlink());
         assert!(elsewhere.path().read_dir().unwrap().next().is_none());
+    }
+
+    #[test]
+    fn what_was_set_aside_is_out_of_the_way_until_it_is_removed() {
+        let pgdata = tempfile::tempdir().unwrap();
+        let layout = Layout::of_tests(pgdata.path());
+        let aside = pgdata.path().join("pg_quorum/set_aside");
+        for content in ["of the first run", "of the second run"] {
+            make_directories(&layout).unwrap();
+            fs::create_dir(layout.join("base/5")).unwrap();
+            fs::write(layout.join("base/5/1259"), content).unwrap();
+            fs::write(layout.join("pg_wal/000000010000000000000001"), content).unwrap();
+            clear(&layout, Keep::Nothing, OldFiles::SetAside).unwrap();
+            assert!(layout.join("base").read_dir().unwrap().next().is_none());
+        }
+        let kept = aside.read_dir().unwrap().map(|run| run.unwrap().path());
+        let is_whole =
+            |run: &PathBuf| run.join("5/1259").exists() && run.join("000000010000000000000001").exists();
+        assert_eq!(kept.filter(is_whole).count(), 2);
+        remove_set_aside(pgdata.path()).unwrap();
+        remove_set_aside(pgdata.path()).unwrap();
+        assert!(!aside.exists());
     }
 }

@@ -1,4 +1,4 @@
-//! Files that are replaced whole and are there after a crash.
+//! Files that are replaced whole.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
@@ -10,12 +10,29 @@ use serde::de::DeserializeOwned;
 
 use super::PgdataError;
 
-/// Writes `content` beside `path`, syncs it, renames it over `path` and syncs the directory. Mode 0600,
-/// the directory's owner.
+/// Writes `content` beside `path`, syncs it, renames it over `path` and syncs the directory: it is there after a crash of
+/// the machine. Mode 0600, the directory's owner.
 ///
 /// # Errors
 /// The file system's.
 pub fn write_durably(path: &Path, content: &[u8]) -> Result<(), PgdataError> {
+    replace(path, content, File::sync_all)?;
+    sync_directory(path.parent().unwrap_or(Path::new(".")))
+}
+
+/// As [`write_durably`], but after a crash of the machine the file may be the old one, the new one or damaged.
+///
+/// # Errors
+/// The file system's.
+pub fn write_atomically(path: &Path, content: &[u8]) -> Result<(), PgdataError> {
+    replace(path, content, |_| Ok(()))
+}
+
+fn replace(
+    path: &Path,
+    content: &[u8],
+    sync: impl FnOnce(&File) -> std::io::Result<()>,
+) -> Result<(), PgdataError> {
     let directory = path.parent().unwrap_or(Path::new("."));
     let mut partial = path.as_os_str().to_owned();
     partial.push(".partial");
@@ -30,10 +47,9 @@ pub fn write_durably(path: &Path, content: &[u8]) -> Result<(), PgdataError> {
         .map_err(PgdataError::io(partial))?;
     file.write_all(content)
         .and_then(|()| give_to(&file, &owner))
-        .and_then(|()| file.sync_all())
+        .and_then(|()| sync(&file))
         .map_err(PgdataError::io(partial))?;
-    fs::rename(partial, path).map_err(PgdataError::io(path))?;
-    sync_directory(directory)
+    fs::rename(partial, path).map_err(PgdataError::io(path))
 }
 
 /// Root may call for a server that runs as the directory's owner.
@@ -60,13 +76,13 @@ pub(super) fn sync_directory(directory: &Path) -> Result<(), PgdataError> {
         .map_err(PgdataError::io(directory))
 }
 
-pub(super) fn save_json<T: Serialize>(path: &Path, value: &T) -> Result<(), PgdataError> {
+pub(super) fn to_json<T: Serialize>(path: &Path, value: &T) -> Result<Vec<u8>, PgdataError> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|source| PgdataError::Damaged {
         path: path.to_owned(),
         source,
     })?;
     text.push(b'\n');
-    write_durably(path, &text)
+    Ok(text)
 }
 
 /// `None` if there is no such file.

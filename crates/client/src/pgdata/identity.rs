@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use pg_quorum_types::{ComputeId, VolumeId};
 use serde::{Deserialize, Serialize};
 
-use super::durable_file::{load_json, save_json};
+use super::durable_file::{load_json, to_json, write_durably};
 use super::{OWN_DIRECTORY, PgdataError};
 use crate::Fenced;
 
@@ -51,7 +51,8 @@ impl ComputeIdentity {
     pub fn save(&self, pgdata: &Path) -> Result<(), PgdataError> {
         let own = pgdata.join(OWN_DIRECTORY);
         make_own_directory(&own)?;
-        save_json(&path(pgdata), self)
+        let path = path(pgdata);
+        write_durably(&path, &to_json(&path, self)?)
     }
 }
 

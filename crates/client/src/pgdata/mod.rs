@@ -7,6 +7,7 @@
 //! PGDATA/pg_quorum/compute.json   identity: who this directory is to the volume
 //! PGDATA/pg_quorum/attach.json    the running epoch, written by attach, read by the link worker
 //! PGDATA/pg_quorum/force          one-shot: the next attach takes the volume by force
+//! PGDATA/pg_quorum/set_aside/     files of earlier runs that are being removed
 //! ```
 //!
 //! And what fills a directory with a volume's content: [`Builder`], [`wal_files`], [`Opening`].
@@ -27,10 +28,13 @@ mod state_files;
 mod tripwire;
 pub mod wal_files;
 
-pub use attachment_file::{load_attachment, save_attachment};
+pub use attachment_file::{load_attachment, save_attachment, update_attachment};
 pub use build::{Builder, Built, TablespacePlace, make_readable};
-pub use clear::{Keep, clear, empty_wal, make_directories, read_directory, remove_tree};
-pub use durable_file::write_durably;
+pub use clear::{
+    Keep, OldFiles, available_bytes, clear, empty_wal, make_directories, read_directory, remove_set_aside,
+    remove_tree,
+};
+pub use durable_file::{write_atomically, write_durably};
 pub use failure::{Failure, Result};
 pub use force::{clear_force, is_forced, request_force};
 pub use identity::ComputeIdentity;

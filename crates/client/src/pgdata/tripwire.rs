@@ -6,12 +6,13 @@
 //! with an impossible position would stop it too, but with a hint to remove the file; this text says what
 //! the directory is instead. A server with the library does not see the file.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use pg_quorum_types::VolumeId;
 
 use super::PgdataError;
-use super::durable_file::write_durably;
+use super::durable_file::{sync_directory, write_durably};
 
 /// First line of the file: tells it from a real backup's label.
 const FIRST_LINE: &str = "THIS DIRECTORY IS A pg_quorum COMPUTE. DO NOT REMOVE THIS FILE.";
@@ -33,5 +34,9 @@ pub fn place_tripwire(pgdata: &Path, volume: VolumeId) -> Result<(), PgdataError
          answers. Start this directory with shared_preload_libraries = 'pg_quorum' in its settings (the\n\
          library knows this file); single-user mode, pg_upgrade and file-level backups do not work on it. To copy the data out, use pg_dump.\n"
     );
-    write_durably(&path(pgdata), text.as_bytes())
+    let path = path(pgdata);
+    if fs::read(&path).is_ok_and(|found| found == text.as_bytes()) {
+        return sync_directory(pgdata);
+    }
+    write_durably(&path, text.as_bytes())
 }
