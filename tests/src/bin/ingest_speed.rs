@@ -4,6 +4,7 @@
 //! It goes the way of a compute: an import, an epoch, an append stream.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,7 +25,10 @@ use pg_quorum_tests::volume::Volume;
 use pg_quorum_tests::wal_files::{Records, WalFiles};
 use pg_quorum_types::{ComputeId, Lsn, Membership, Owner, ProtectionGroup, SegmentMember, VolumeId};
 use serde::Serialize;
+use storage_service::derived::DerivedSettings;
 use storage_service::services::state_item;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 /// Records of one batch, about: what a link worker sends when there is much to send.
@@ -33,6 +37,8 @@ const BATCH_BYTES: usize = 512 << 10;
 const BATCHES_IN_FLIGHT: usize = 6;
 /// How long the node may take to turn the rest of the log into pages.
 const APPLY_PATIENCE: Duration = Duration::from_secs(600);
+/// How often the node's memory is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Parser)]
 struct Arguments {
@@ -45,9 +51,21 @@ struct Arguments {
     /// Address of a node that belongs to no volume.
     #[arg(long)]
     node: String,
+    /// Where the node says what it does, HOST:PORT.
+    #[arg(long)]
+    metrics: String,
 }
 
 /// What is printed, as JSON.
+#[derive(Serialize)]
+struct Outcome {
+    #[serde(flatten)]
+    ingested: Ingested,
+    /// The most that the node's index and metadata took, and their limit.
+    index_memory_peak: u64,
+    index_memory_limit: u64,
+}
+
 #[derive(Serialize)]
 struct Ingested {
     wal_bytes: u64,
@@ -66,9 +84,37 @@ async fn main() -> Result<()> {
     let mut records = wal.records();
     let checkpoint = records.next().context("there is no WAL")??;
     let ready = open_volume(&config, &wal, checkpoint.end, &arguments.base).await?;
-    let ingested = ingest(&config, ready, &mut records).await?;
-    println!("{}", serde_json::to_string(&ingested)?);
+    let mut index_memory_peak = 0;
+    let ingested = tokio::select! {
+        ingested = ingest(&config, ready, &mut records) => ingested?,
+        Err(error) = follow_index_memory(&arguments.metrics, &mut index_memory_peak) => return Err(error),
+    };
+    let outcome = Outcome {
+        ingested,
+        index_memory_peak,
+        index_memory_limit: DerivedSettings::default().index_bytes as u64,
+    };
+    println!("{}", serde_json::to_string(&outcome)?);
     Ok(())
+}
+
+/// Raises `peak` to what the node's index takes, until it is dropped.
+async fn follow_index_memory(metrics: &str, peak: &mut u64) -> Result<Infallible> {
+    loop {
+        let mut connection = TcpStream::connect(metrics).await?;
+        let request = "GET /metrics HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n";
+        connection.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await?;
+        let sample = answer
+            .lines()
+            .find(|line| line.starts_with("pg_quorum_index_memory_bytes"))
+            .and_then(|line| line.split_whitespace().last()?.parse().ok());
+        *peak = sample
+            .map(|bytes: u64| bytes.max(*peak))
+            .context("the node does not say what its index takes")?;
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
 }
 
 async fn status(config: &ClientConfig) -> Result<NodeStatus> {

@@ -1,9 +1,10 @@
 //! One node alone, driven with WAL as fast as it takes it: throughput, what reaches its disk, its memory.
 
+use std::net::Ipv4Addr;
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use pg_quorum_deployment::{NodeFlags, Settings, ShutdownMode, capture};
+use pg_quorum_deployment::{Settings, ShutdownMode, capture};
 use serde::Deserialize;
 
 use super::figure::Figures;
@@ -19,6 +20,8 @@ struct Ingested {
     records: f64,
     seconds: f64,
     seconds_until_applied: f64,
+    index_memory_peak: f64,
+    index_memory_limit: f64,
 }
 
 pub fn run(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
@@ -40,7 +43,9 @@ pub fn run(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
 
     report::detail("driving the node");
     let node = rig.single_node(bench)?;
-    let process = node.start(&bench.binaries, &bench.account, &NodeFlags::new())?;
+    let metrics = format!("{}:{}", Ipv4Addr::LOCALHOST, bench.options.port_base + 3);
+    let flags = vec!["--metrics".to_owned(), metrics.clone()];
+    let process = node.start(&bench.binaries, &bench.account, &flags)?;
     let pid = process.id();
     rig.processes.push(process);
     let text = capture(
@@ -49,7 +54,7 @@ pub fn run(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
             .arg(&base.pgdata)
             .arg("--wal")
             .arg(rig.server.pgdata.join("pg_wal"))
-            .args(["--node", &node.address()]),
+            .args(["--node", &node.address(), "--metrics", &metrics]),
     )?;
     let ingested: Ingested = serde_json::from_str(&text).context("ingest_speed printed no JSON")?;
     let megabytes = ingested.wal_bytes / 1e6;
@@ -75,6 +80,12 @@ pub fn run(bench: &Bench<'_>, figures: &mut Figures) -> Result<()> {
         bytes_below(&node.data())?,
         ingested.wal_bytes,
         "bytes",
+    )?;
+    figures.compare(
+        "ingest_index_memory",
+        ingested.index_memory_peak / 1e6,
+        ingested.index_memory_limit / 1e6,
+        "MB",
     )?;
     figures.report(
         "ingest_memory_peak",
