@@ -32,6 +32,9 @@ impl Certificates {
         account.create_dir(directory)?;
         if !directory.join("ca.pem").exists() {
             make(&["pki", "init"])?;
+        }
+        // An authority that is older than tokens has no key to sign them with.
+        if certificates.token_key().exists() && certificates.token().is_none() {
             make(&["pki", "token"])?;
         }
         if !directory.join("node.pem").exists() {

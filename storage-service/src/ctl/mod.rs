@@ -69,7 +69,7 @@ enum Command {
     /// Compute directories (PGDATA)
     #[command(subcommand)]
     Compute(compute::ComputeCommand),
-    /// Certificates for nodes and computes
+    /// Certificates and tokens for nodes and computes
     #[command(subcommand)]
     Pki(pki::PkiCommand),
     /// Let a compute take the volume from whoever holds it, at its next start
