@@ -102,10 +102,8 @@ fn command_ids_survive_a_drop_until_their_transaction_ends() {
     assert_eq!(now, "8000 1001");
     sql::execute(&mut client, "COMMIT");
     sql::value(&mut other, "SELECT count(*) FROM filler");
-    let dropped: u64 = sql::value(&mut other, "SELECT quorum.drop_cache('t')")
-        .parse()
-        .expect("a number");
-    assert!(dropped > 300, "{dropped} pages of the table go after the commit");
+    // What has been dropped to make room for the filler is not there to be dropped.
+    sql::value(&mut other, "SELECT quorum.drop_cache('t')");
     let refetched = cache(&mut other, "pages_refetched");
     let after = sql::value(
         &mut other,

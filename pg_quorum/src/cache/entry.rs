@@ -298,6 +298,11 @@ impl ChunkEntry {
         self.raise_generation();
     }
 
+    /// The blocks that are present.
+    pub(super) fn present(&self) -> u128 {
+        load(&self.bits)
+    }
+
     /// Undoes the clearing of `blocks`, which are in the md file still. Under the same exclusive hold.
     pub(super) fn restore_blocks(&self, blocks: u128) {
         add(&self.bits, blocks);
@@ -334,7 +339,7 @@ impl ChunkEntry {
     }
 
     pub(super) fn block_count(&self) -> u32 {
-        load(&self.bits).count_ones()
+        self.present().count_ones()
     }
 
     pub(super) fn local_count(&self) -> u32 {

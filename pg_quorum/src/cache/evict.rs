@@ -96,10 +96,10 @@ fn drop_chunk(table: ChunkTable, index: u32, key: ChunkKey, around: &impl Surrou
     }
     entry.drop_blocks(blocks, around.insert_lsn());
     let mut kept = 0;
-    for run in runs(blocks) {
+    for run in holes(blocks, entry.present()) {
         let first = key.chunk * BLOCKS_PER_CHUNK;
         if !around.punch(key.fork, first + run.start..first + run.end) {
-            kept |= mask(run);
+            kept |= mask(run) & blocks;
         }
     }
     entry.restore_blocks(kept);
@@ -107,6 +107,15 @@ fn drop_chunk(table: ChunkTable, index: u32, key: ChunkKey, around: &impl Surrou
     let dropped = (blocks & !kept).count_ones();
     table.count_gone(dropped);
     u64::from(dropped)
+}
+
+/// What to punch so that `dropped` blocks go and those that are `present` stay: from the first to the last dropped one of
+/// each stretch without a present one. Absent blocks between them have nothing in the file.
+fn holes(dropped: u128, present: u128) -> impl Iterator<Item = std::ops::Range<u32>> {
+    runs(!present).filter_map(move |run| {
+        let dropped = dropped & mask(run);
+        (dropped != 0).then(|| dropped.trailing_zeros()..BLOCKS_PER_CHUNK - dropped.leading_zeros())
+    })
 }
 
 /// The runs of set bits.
@@ -326,6 +335,23 @@ mod tests {
         assert_eq!(table.cached_pages(), 1);
         table.remove_fork(fork(1));
         assert_eq!(table.cached_pages(), 0);
+    }
+
+    #[test]
+    fn one_hole_takes_what_no_present_block_stands_between() {
+        let found = |dropped, present| holes(dropped, present).collect::<Vec<_>>();
+        assert_eq!(found(1 << 3 | 1 << 9 | 1 << 127, 1 << 50), [3..10, 127..128]);
+        assert_eq!(found(1 << 3 | 1 << 9 | 1 << 12, 1 << 10), [3..10, 12..13]);
+        assert!(found(0, 1 << 10).is_empty());
+        let (table, server) = (table(16, 100), server());
+        write(table, 1, 2, LOGGED, 1);
+        write(table, 1, 5, Written::ZEROS, 1);
+        for block in [4, 6, 90] {
+            write(table, 1, block, LOGGED, 1);
+        }
+        assert_eq!(drop_all(table, &server, |_| true), 4);
+        assert!(has(table, fork(1), 5));
+        assert_eq!(*server.punched.borrow(), [(fork(1), 2..5), (fork(1), 6..91)]);
     }
 
     #[test]
