@@ -47,7 +47,7 @@ pub enum LinkState {
 pub struct SharedState {
     vdl: AtomicU64,
     indexed: AtomicU64,
-    /// Counts news of both; whoever waits for one of them sleeps on it.
+    /// Counts news of both, and looks that found none; whoever waits for one of them sleeps on it.
     log_generation: AtomicU32,
     log_waiters: AtomicU32,
     epoch: AtomicU64,
@@ -272,6 +272,7 @@ impl SharedState {
     pub fn note_look(&self, shipped_to: Lsn) {
         self.shipped_to.store(shipped_to.0, Ordering::SeqCst);
         self.looks.fetch_add(1, Ordering::SeqCst);
+        self.wake_waiters();
     }
 
     /// How often the link worker has found nothing to ship.
