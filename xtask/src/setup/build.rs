@@ -12,6 +12,16 @@ pub fn cargo(arguments: &[&str]) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     command.current_dir(workspace_root()).args(arguments);
+    // What cargo has told this program about itself. Build scripts that look at it would run anew, and all that depends
+    // on them, whenever cargo is called with and without it in turn.
+    for (name, _) in std::env::vars_os() {
+        let of_xtask = name
+            .to_str()
+            .is_some_and(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
+        if of_xtask {
+            command.env_remove(name);
+        }
+    }
     command
 }
 
