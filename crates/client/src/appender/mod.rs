@@ -211,16 +211,9 @@ impl Appender {
 
     /// Up to here a write quorum of segments can serve pages, as they said last. [`Lsn::INVALID`] until they have.
     pub fn indexed(&self) -> Lsn {
-        let lanes = || {
-            self.shared
-                .attachment
-                .membership
-                .members
-                .iter()
-                .zip(&self.shared.lanes)
-        };
         self.shared.quorum.write_complete(|segment| {
-            let lane = lanes().find(|(member, _)| member.segment == segment);
+            let mut lanes = self.shared.members_with_lanes();
+            let lane = lanes.find(|(member, _)| member.segment == segment);
             lane.map_or(Lsn::INVALID, |(_, lane)| lane.lock().indexed)
         })
     }
@@ -278,11 +271,7 @@ impl Appender {
     pub fn stats(&self) -> Vec<SegmentStats> {
         let appended_to = self.appended_to();
         self.shared
-            .attachment
-            .membership
-            .members
-            .iter()
-            .zip(&self.shared.lanes)
+            .members_with_lanes()
             .map(|(member, lane)| SegmentStats::of(member, &lane.lock(), appended_to))
             .collect()
     }
@@ -310,6 +299,10 @@ impl Shared {
 
     fn member(&self, index: usize) -> &SegmentMember {
         &self.attachment.membership.members[index]
+    }
+
+    fn members_with_lanes(&self) -> impl Iterator<Item = (&SegmentMember, &Mutex<Lane>)> {
+        self.attachment.membership.members.iter().zip(&self.lanes)
     }
 
     fn vdl(&self) -> Lsn {
