@@ -26,6 +26,7 @@ static SHUTDOWN_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(30);
 static ATTACH_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(60);
 static MAX_UNSHIPPED_MB: GucSetting<i32> = GucSetting::<i32>::new(256);
 static MAX_UNINDEXED_MB: GucSetting<i32> = GucSetting::<i32>::new(32);
+static STALE_READS_TIMEOUT_S: GucSetting<i32> = GucSetting::<i32>::new(600);
 static CACHE_SIZE_MB: GucSetting<i32> = GucSetting::<i32>::new(-1);
 
 /// The value of `synchronous_standby_names` behind which commits wait. No standby can bear the name in it, which is
@@ -129,6 +130,16 @@ pub fn define() {
         GucFlags::UNIT_S,
     );
     GucRegistry::define_int_guc(
+        c"pg_quorum.stale_reads_timeout",
+        c"How long after the storage nodes' write quorum was last heard from statements are still answered.",
+        c"Afterwards they fail: another server may have taken the volume. 0: for ever.",
+        &STALE_READS_TIMEOUT_S,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
         c"pg_quorum.attach_timeout",
         c"How long a starting server tries to reach enough storage nodes.",
         c"Afterwards the start fails with a message that names the nodes.",
@@ -204,6 +215,12 @@ fn file(setting: &GucSetting<Option<CString>>) -> Option<PathBuf> {
 
 pub fn shutdown_timeout() -> Duration {
     Duration::from_secs(u64::try_from(SHUTDOWN_TIMEOUT_S.get()).unwrap_or(0))
+}
+
+/// How long this session takes answers without a quorum; `None`: for ever.
+pub fn stale_reads_timeout() -> Option<Duration> {
+    let seconds = u64::try_from(STALE_READS_TIMEOUT_S.get()).ok()?;
+    (seconds > 0).then(|| Duration::from_secs(seconds))
 }
 
 pub fn attach_timeout() -> Duration {

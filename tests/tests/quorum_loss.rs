@@ -123,6 +123,47 @@ fn reads_that_prune_and_evict_never_stop_without_a_quorum() {
     check_everything(&cluster.server);
 }
 
+/// Somebody else may own the volume by then, and this server would be the last to know.
+#[test]
+fn reads_end_some_time_after_the_quorum_and_come_back_with_it() {
+    let plan = Plan {
+        settings: Settings::default().with("pg_quorum.stale_reads_timeout", "6s"),
+        ..Plan::default()
+    };
+    let mut cluster = Cluster::start_with("stale-reads", plan);
+    let mut reader = cluster.connect();
+    sql::execute(&mut reader, "CREATE TABLE t AS SELECT 7 AS a");
+    let mut in_transaction = cluster.connect();
+    sql::execute(&mut in_transaction, "BEGIN; DECLARE c CURSOR FOR SELECT a FROM t");
+    [0, 2, 4].into_iter().for_each(|index| cluster.kill_node(index));
+    let refusal = |client: &mut Client, statement: &str| {
+        let error = client.batch_execute(statement).err()?;
+        let error = error.as_db_error().expect("the server answers");
+        Some((error.code().code().to_owned(), error.message().to_owned()))
+    };
+    let since = Instant::now();
+    wait_for("reads end", Duration::from_secs(30), || {
+        refusal(&mut reader, "SELECT a FROM t").is_some()
+    });
+    assert!(
+        since.elapsed() > Duration::from_secs(5),
+        "the answers ended early"
+    );
+    for statement in ["SELECT a FROM t", "COPY t TO STDOUT", "TABLE pg_class"] {
+        let (code, message) = refusal(&mut reader, statement).expect("a refusal");
+        assert_eq!(code, "58000", "{message}");
+        assert!(message.contains("no write quorum of storage nodes"), "{message}");
+    }
+    assert!(refusal(&mut in_transaction, "FETCH c").is_some());
+    sql::execute(&mut reader, "SET pg_quorum.stale_reads_timeout = 0");
+    assert_eq!(sql::value(&mut reader, "SELECT a FROM t"), "7", "told otherwise");
+    sql::execute(&mut reader, "RESET pg_quorum.stale_reads_timeout");
+    [0, 2, 4].into_iter().for_each(|index| cluster.start_node(index));
+    wait_for("reads come back", Duration::from_secs(60), || {
+        refusal(&mut reader, "SELECT a FROM t").is_none()
+    });
+}
+
 /// Stock PostgreSQL ends the wait for a synchronous standby at a cancel, warns, and the transaction is visible. Here
 /// that would show, and acknowledge, what a failover may take back.
 #[test]

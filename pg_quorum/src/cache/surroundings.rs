@@ -1,6 +1,7 @@
 //! What eviction needs to know and to do outside of the table.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use pg_quorum_types::{Lsn, RelFileNode, RelFork};
 
@@ -14,6 +15,12 @@ impl Tick {
     /// Ticks since `earlier`; huge if that is later.
     pub fn since(self, earlier: Tick) -> u32 {
         self.0.wrapping_sub(earlier.0)
+    }
+
+    /// The point so long before this one.
+    pub fn before(self, duration: Duration) -> Tick {
+        let ticks = duration.as_millis() * u128::from(Tick::PER_SECOND) / 1000;
+        Tick(self.0.wrapping_sub(ticks as u32))
     }
 }
 

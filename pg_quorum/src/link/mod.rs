@@ -67,7 +67,8 @@ pub fn run() {
         .expect("attach has written attach.json");
     syncrep::release_waiters(attachment.vdl);
     let read_points = Arc::new(ReadPoints::default());
-    let settings = LinkSettings::current().expect("the files for TLS can be used");
+    let settings =
+        LinkSettings::current().unwrap_or_else(|error| panic!("the files for TLS cannot be used: {error}"));
     start_page_thread(
         state,
         attachment.clone(),

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use pg_quorum_client::{LinkState, SegmentStats};
 
+use crate::pg::clock;
 use crate::shared::SharedState;
 
 /// No write quorum has been heard from for this long: it is lost. Idle segments answer a heartbeat each second.
@@ -42,14 +43,15 @@ impl QuorumWatch {
                 self.lost_since = Some(last);
                 let reasons = reasons(&stats());
                 state.link_message.set(&format!("no write quorum: {reasons}"));
-                state.set_quorum_lost(true);
+                let ago = now.saturating_duration_since(last);
+                state.set_quorum_lost(Some(clock::tick().before(ago)));
                 pgrx::warning!(
                     "pg_quorum: fewer than four of six storage nodes answer, commits wait: {reasons}"
                 );
             }
             (false, Some(since)) => {
                 self.lost_since = None;
-                state.set_quorum_lost(false);
+                state.set_quorum_lost(None);
                 state.link_message.set("");
                 let lasted = now.saturating_duration_since(since).as_secs();
                 pgrx::log!("pg_quorum: four storage nodes answer again after {lasted} s, commits go on");

@@ -9,7 +9,8 @@ use pgrx::pg_sys;
 use super::elf::{ElfError, MainProgram};
 use super::patch::{self, Patch};
 use super::{
-    cache_files, config, files, md15, postmaster_death, presence_file, report, shmem, smgr, utility, xact,
+    cache_files, config, files, md15, postmaster_death, presence_file, report, shmem, smgr, statements,
+    utility, xact,
 };
 use crate::{attach, link, settings, shared};
 
@@ -43,6 +44,7 @@ pub fn init() {
     }
     xact::register();
     utility::register();
+    statements::register();
     link::register();
 }
 

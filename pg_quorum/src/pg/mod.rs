@@ -4,7 +4,7 @@
 #![allow(unsafe_code)] // the one exemption of the workspace: calls into PostgreSQL and the C library
 
 pub mod cache_files;
-mod clock;
+pub mod clock;
 pub mod config;
 pub mod control_file;
 mod elf;
@@ -25,6 +25,7 @@ pub mod sequences;
 pub mod server;
 pub mod shmem;
 mod smgr;
+mod statements;
 pub mod syncrep;
 pub mod transactions;
 mod utility;

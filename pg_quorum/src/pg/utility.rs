@@ -8,7 +8,6 @@
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use pg_quorum_types::{DatabaseKey, Lsn};
 use pgrx::PgSqlErrorCode;
@@ -17,13 +16,12 @@ use pgrx::pg_sys::{self, NodeTag, Oid, TransactionStmtKind};
 
 use super::presence_file::{table, try_table};
 use super::xact::Waits;
-use super::{interrupts, report, wal, xact};
+use super::{report, statements, wal, xact};
 use crate::settings;
-use crate::shared::{self, LogWait};
+use crate::shared;
 
 static NEXT_UTILITY: OnceLock<pg_sys::ProcessUtility_hook_type> = OnceLock::new();
 static NEXT_ACCESS: OnceLock<pg_sys::object_access_hook_type> = OnceLock::new();
-static NEXT_START: OnceLock<pg_sys::ExecutorStart_hook_type> = OnceLock::new();
 
 /// A database on its way to another tablespace.
 #[derive(Clone, Copy)]
@@ -47,8 +45,6 @@ pub fn register() {
         pg_sys::ProcessUtility_hook = Some(process_utility);
         let _ = NEXT_ACCESS.set(pg_sys::object_access_hook);
         pg_sys::object_access_hook = Some(object_access);
-        let _ = NEXT_START.set(pg_sys::ExecutorStart_hook);
-        pg_sys::ExecutorStart_hook = Some(executor_start);
     }
 }
 
@@ -98,7 +94,7 @@ unsafe extern "C-unwind" fn process_utility(
 
 /// PostgreSQL's functions without pgrx's guard, which would reduce an ERROR to its main fields.
 mod unguarded {
-    use super::{c_char, c_int, pg_sys};
+    use super::{c_char, pg_sys};
 
     unsafe extern "C-unwind" {
         pub fn standard_ProcessUtility(
@@ -111,7 +107,6 @@ mod unguarded {
             dest: *mut pg_sys::DestReceiver,
             completion: *mut pg_sys::QueryCompletion,
         );
-        pub fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
     }
 }
 
@@ -150,6 +145,8 @@ unsafe extern "C-unwind" fn prepare(
                 }
             }
             NodeTag::T_AlterSystemStmt => alter_system(node.cast()),
+            // They read without starting an executor.
+            NodeTag::T_CopyStmt | NodeTag::T_FetchStmt => statements::refuse_stale_reads(),
             _ => {}
         }
     }
@@ -343,56 +340,6 @@ unsafe extern "C-unwind" fn refuse_backup() {
             )
         },
     );
-}
-
-/// Statements that write wait at their start, where they can be cancelled, when the log runs too far ahead of the
-/// quorum, or what the quorum has too far ahead of its index. Not guarded, as [`process_utility`].
-unsafe extern "C-unwind" fn executor_start(query: *mut pg_sys::QueryDesc, flags: c_int) {
-    // SAFETY: PostgreSQL passes a live QueryDesc; the arguments are passed on.
-    unsafe {
-        if (*query).operation != pg_sys::CmdType::CMD_SELECT {
-            hold_back();
-        }
-        let next = NEXT_START
-            .get()
-            .copied()
-            .flatten()
-            .unwrap_or(unguarded::standard_ExecutorStart);
-        next(query, flags);
-    }
-}
-
-/// How often a statement that waits processes all its interrupts, barriers included.
-const INTERRUPT_PERIOD: Duration = Duration::from_millis(500);
-
-#[pg_guard]
-unsafe extern "C-unwind" fn hold_back() {
-    let Some(shared) = shared::try_state() else { return };
-    // SAFETY: reads shared memory.
-    if unsafe { pg_sys::RecoveryInProgress() } {
-        return;
-    }
-    // SAFETY: as above.
-    let inserted = unsafe { pg_sys::GetXLogInsertEndRecPtr() };
-    let needed = Lsn(inserted.saturating_sub(settings::max_unshipped_bytes()));
-    if shared.vdl().is_valid() && shared.vdl() < needed {
-        wait_cancellably(|period, leave| shared.wait_for_vdl(needed, period, leave));
-    }
-    let unindexed = settings::max_unindexed_bytes();
-    if shared.unindexed_bytes() > unindexed {
-        shared::add(&shared.counters.index_waits, 1);
-        wait_cancellably(|period, leave| shared.wait_for_index(unindexed, period, leave));
-    }
-}
-
-/// Until `wait`, which is told for how long and when to leave it, has reached what it waits for.
-fn wait_cancellably(wait: impl Fn(Option<Duration>, &dyn Fn() -> bool) -> LogWait) {
-    let shared = shared::state();
-    while !(shared.give_up_commits() || shared.fenced())
-        && wait(Some(INTERRUPT_PERIOD), &interrupts::may_leave) != LogWait::Reached
-    {
-        interrupts::process();
-    }
 }
 
 /// # Safety

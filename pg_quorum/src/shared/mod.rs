@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use pg_quorum_types::Lsn;
 
+use crate::cache::Tick;
 use crate::pg::wait_event::WaitEvent;
 use crate::pg::{futex, postmaster_death, shmem};
 
@@ -54,6 +55,7 @@ pub struct SharedState {
     link: AtomicU32,
     give_up_commits: AtomicBool,
     quorum_lost: AtomicBool,
+    quorum_lost_since: AtomicU32,
     worker_sleeps: AtomicBool,
     page_thread_sleeps: AtomicBool,
     stop_requested: AtomicBool,
@@ -228,8 +230,18 @@ impl SharedState {
         self.quorum_lost.load(Ordering::Acquire)
     }
 
-    pub fn set_quorum_lost(&self, lost: bool) {
-        self.quorum_lost.store(lost, Ordering::Release);
+    /// When a write quorum was last heard from, if that is too long ago.
+    pub fn quorum_lost_since(&self) -> Option<Tick> {
+        self.quorum_lost()
+            .then(|| Tick(self.quorum_lost_since.load(Ordering::Relaxed)))
+    }
+
+    /// The link worker: there has been no quorum since then; `None`: there is one.
+    pub fn set_quorum_lost(&self, since: Option<Tick>) {
+        if let Some(since) = since {
+            self.quorum_lost_since.store(since.0, Ordering::Relaxed);
+        }
+        self.quorum_lost.store(since.is_some(), Ordering::Release);
     }
 
     /// After a write to a WAL segment: one atomic add, and a system call only if the link worker sleeps.
