@@ -72,10 +72,15 @@ fn several_threads_build_the_same_pages_and_a_bad_one_is_its_own_error() {
         assert_eq!(is_broken, block == BROKEN, "block {block}: {page:?}");
     }
     let blocks: Vec<u32> = (0..BLOCKS).rev().chain([3, 3, 1000]).collect();
+    let key = |block: &u32| PageKey::Relation {
+        rel: fork,
+        block: *block,
+    };
+    let keys: Vec<PageKey> = blocks.iter().map(key).collect();
     for threads in [1, 2, 5] {
         let node = node(threads);
         let check = |node: &Node| {
-            let together = node.derived.pages(fork, &blocks, end).unwrap();
+            let together = node.derived.pages(&keys, end).unwrap();
             assert_eq!(together.len(), blocks.len());
             for (block, page) in blocks.iter().zip(&together) {
                 let expected = expected.get(*block as usize);
@@ -94,8 +99,10 @@ fn several_threads_build_the_same_pages_and_a_bad_one_is_its_own_error() {
 fn pages_as_of_an_earlier_position_are_built_together_too() {
     let node = node(3);
     let fork = main_fork(FORK);
-    let blocks: Vec<u32> = (0..BLOCKS).collect();
+    let keys: Vec<PageKey> = (0..BLOCKS)
+        .map(|block| PageKey::Relation { rel: fork, block })
+        .collect();
     let half = Lsn(derived_support::BASE.0 + node.end().bytes_since(derived_support::BASE) / 2);
-    let together = node.derived.pages(fork, &blocks, half).unwrap();
+    let together = node.derived.pages(&keys, half).unwrap();
     assert_eq!(together, one_by_one(&node, fork, half));
 }

@@ -11,7 +11,7 @@ use pg_quorum_proto::v1::pages_client::PagesClient;
 use pg_quorum_tests::cluster::{Cluster, Plan};
 use pg_quorum_tests::ledger::Ledger;
 use pg_quorum_tests::{sql, wait_for};
-use pg_quorum_types::{ForkNumber, Lsn, PageKey, RelFileNode, RelFork};
+use pg_quorum_types::{ForkNumber, Lsn, PageKey, RelFileNode, RelFork, SlruKind};
 use storage_service::derived::store::{Batch, FjallSettings, FjallStore, PageStore, Space};
 
 fn says(cluster: &Cluster, index: usize) -> String {
@@ -156,59 +156,73 @@ fn a_page_that_has_rotted_on_one_node_is_refused_there_and_mended_from_a_peer() 
         cluster.status().iter().all(|node| node.applied_lsn >= written.0)
     });
     cluster.stop_node(ROTTEN);
-    let key = PageKey::Relation { rel: fork, block: 2 };
+    let in_table = PageKey::Relation { rel: fork, block: 2 };
     let derived = cluster.nodes[ROTTEN].data().join("derived");
-    rot(&derived, key);
+    rot(&derived, &[in_table, CLOG]);
     for file in files_below(&derived) {
         cluster.server.account.own(&file).expect("give the file back");
     }
     cluster.start_node(ROTTEN);
     cluster.wait_until_caught_up();
 
-    let read = |index: usize| page(&cluster, index, fork, 2);
-    let good = read(0).expect("the page of another node");
-    wait_for("the page is asked for", Duration::from_secs(60), || {
-        read(ROTTEN).is_err() || cluster.status()[ROTTEN].pages_mended > 0
-    });
-    wait_for("the page is mended", Duration::from_secs(60), || {
+    let read = |index: usize, key| page(&cluster, index, key);
+    let good = [in_table, CLOG].map(|key| read(0, key).expect("the page of another node"));
+    for (mended, key) in (0..).zip([in_table, CLOG]) {
+        wait_for("the page is asked for", Duration::from_secs(60), || {
+            read(ROTTEN, key).is_err() || cluster.status()[ROTTEN].pages_mended > mended
+        });
+    }
+    wait_for("the pages are mended", Duration::from_secs(60), || {
         let status = cluster.status();
         let node = &status[ROTTEN];
-        node.pages_mended == 1 && node.pages_unbuildable == 0 && node.message.as_deref() == Some("")
+        node.pages_mended == 2 && node.pages_unbuildable == 0 && node.message.as_deref() == Some("")
     });
-    assert_eq!(read(ROTTEN).expect("the mended page"), good);
+    let mended = [in_table, CLOG].map(|key| read(ROTTEN, key).expect("the mended page"));
+    assert_eq!(mended, good);
     // Also after another restart, and after more records for the page.
     sql::execute(&mut client, "UPDATE t SET b = 'y' WHERE a % 2 = 0");
     cluster.stop_node(ROTTEN);
     cluster.start_node(ROTTEN);
     cluster.wait_until_caught_up();
-    let read = |index: usize| page(&cluster, index, fork, 2);
-    let changed = read(0).expect("the page of another node");
-    assert_ne!(changed, good);
-    assert_eq!(read(ROTTEN).expect("the mended page"), changed);
+    let read = |index: usize, key| page(&cluster, index, key).expect("the page");
+    for (key, good) in [in_table, CLOG].into_iter().zip(good) {
+        let changed = read(0, key);
+        assert_ne!(changed, good, "{key}");
+        assert_eq!(read(ROTTEN, key), changed, "{key}");
+    }
 }
 
-/// Flips a bit in every stored image of the page.
-fn rot(derived: &Path, key: PageKey) {
+/// The page with the state of the newest transactions.
+const CLOG: PageKey = PageKey::Slru {
+    kind: SlruKind::Clog,
+    page: 0,
+};
+
+/// Flips a bit in every stored image of the pages.
+fn rot(derived: &Path, keys: &[PageKey]) {
     let current = fs::read_to_string(derived.join("CURRENT")).expect("the store's name");
     let directory = derived.join(current.trim_end());
     let store = FjallStore::open(&directory, &FjallSettings::default()).expect("open the store");
-    let key = key.to_bytes();
-    let mut behind = key.to_vec();
-    behind.push(0xFF);
     let mut batch = Batch::default();
-    for version in store.view().scan(Space::Pages, &key, &behind) {
-        let (version, image) = version.expect("a stored image");
-        let mut image = image.to_vec();
-        image[4000] ^= 0x10;
-        batch.put(Space::Pages, &version.key, version.lsn, image);
+    for key in keys {
+        let mut images = 0;
+        let key = key.to_bytes();
+        let behind = [&key[..], &[0xFF]].concat();
+        for version in store.view().scan(Space::Pages, &key, &behind) {
+            let (version, image) = version.expect("a stored image");
+            let mut image = image.to_vec();
+            image[4000] ^= 0x10;
+            batch.put(Space::Pages, &version.key, version.lsn, image);
+            images += 1;
+        }
+        assert!(images > 0, "an image is stored");
     }
-    assert!(!batch.is_empty(), "an image is stored");
     store.commit(batch).expect("write to the store");
     store.flush(Space::Pages).expect("flush the store");
 }
 
 /// The page as one node gives it to the server, or why it does not.
-fn page(cluster: &Cluster, index: usize, fork: RelFork, block: u32) -> Result<Vec<u8>, String> {
+fn page(cluster: &Cluster, index: usize, key: PageKey) -> Result<Vec<u8>, String> {
     let attachment = pgdata::load_attachment(&cluster.server.pgdata)
         .expect("read attach.json")
         .expect("the server is attached");
@@ -219,12 +233,17 @@ fn page(cluster: &Cluster, index: usize, fork: RelFork, block: u32) -> Result<Ve
         .iter()
         .find(|member| member.address == address);
     let segment = member.expect("the node is a member").segment;
+    let (fork, slru, number) = match key {
+        PageKey::Relation { rel, block } => (Some(rel.into()), None, block),
+        PageKey::Slru { kind, page } => (None, Some(kind as u32), page),
+    };
     let request = v1::GetPagesRequest {
         context: Some(attachment.context(segment).into()),
         lsn: u64::MAX,
         not_modified_since: attachment.vdl.0,
-        fork: Some(fork.into()),
-        blocks: vec![block],
+        fork,
+        blocks: vec![number],
+        slru,
     };
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     runtime.block_on(async {

@@ -13,7 +13,7 @@ pub enum CallError {
     #[error("cannot be reached: {0}")]
     Unreachable(String),
     /// Something answers there that does not speak this protocol.
-    #[error("is no pg_quorum node: {0}")]
+    #[error("is no pg_quorum node, or only one side has TLS: {0}")]
     NotANode(String),
     /// No answer in time: the request may have been carried out.
     #[error("did not answer within {0:?}")]

@@ -67,7 +67,7 @@ fn which(wanted: Option<VolumeId>, reports: &[NodeReport]) -> Result<VolumeId> {
     };
     if reports.iter().all(|report| report.outcome.is_err()) {
         bail!(
-            "no storage node answers; start the nodes or check their addresses:{}",
+            "no storage node answers; start the nodes, check their addresses, or whether they and this client both have TLS:{}",
             problems()
         );
     }

@@ -314,12 +314,12 @@ impl Derived {
         read_pages::page(self.engine()?.as_ref(), key, at)
     }
 
-    /// Pages of one fork as of `at`. Blocks on the disk.
+    /// Pages as of `at`, in the order of `keys`. Blocks on the disk.
     ///
     /// # Errors
     /// As for [`Derived::page`].
-    pub fn pages(&self, fork: RelFork, blocks: &[u32], at: Lsn) -> Result<Vec<ReadPage>, DerivedError> {
-        read_pages::pages(self.engine()?.as_ref(), fork, blocks, at)
+    pub fn pages(&self, keys: &[PageKey], at: Lsn) -> Result<Vec<ReadPage>, DerivedError> {
+        read_pages::pages(self.engine()?.as_ref(), keys, at)
     }
 
     /// Pages that cannot be built here, `limit` of them at most.

@@ -35,16 +35,11 @@ pub fn page(engine: &Engine, key: PageKey, at: Lsn) -> Result<ReadPage, DerivedE
     Ok(pages.pop().unwrap_or(ReadPage::Zeros))
 }
 
-/// Pages of a fork as of `at`, in the order of `blocks`. Many of them are built by several threads.
+/// Pages as of `at`, in the order of `keys`. Many of them are built by several threads.
 ///
 /// # Errors
 /// As for [`page`].
-pub fn pages(engine: &Engine, fork: RelFork, blocks: &[u32], at: Lsn) -> Result<Vec<ReadPage>, DerivedError> {
-    let key = |block: &u32| PageKey::Relation {
-        rel: fork,
-        block: *block,
-    };
-    let keys: Vec<PageKey> = blocks.iter().map(key).collect();
+pub fn pages(engine: &Engine, keys: &[PageKey], at: Lsn) -> Result<Vec<ReadPage>, DerivedError> {
     let tasks: Vec<&[PageKey]> = keys.chunks(PAGES_PER_TASK).collect();
     let threads = &engine.settings.redo_threads;
     let pages = threads.run(

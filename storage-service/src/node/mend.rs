@@ -1,7 +1,7 @@
 //! Pages that this node cannot build are copied from a peer.
 //!
 //! A peer gives a page as it gives it to a server: only under the epoch that both have started, so under one
-//! history, and as of an LSN that is durable in the quorum. Pages of transaction state are not copied.
+//! history, and as of an LSN that is durable in the quorum.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use pg_quorum_proto::v1;
 use pg_quorum_proto::v1::pages_client::PagesClient;
 use pg_quorum_quorum::RequestContext;
-use pg_quorum_types::{Lsn, PageKey, RelFork, SegmentMember};
+use pg_quorum_types::{Lsn, PageKey, RelFork, SegmentMember, SlruKind};
 use pg_quorum_wal::Page;
 
 use crate::derived::{Derived, UnbuildablePage};
@@ -31,29 +31,47 @@ pub async fn run(segment: Arc<Segment>, derived: Arc<Derived>) {
         if pages.is_empty() {
             continue;
         }
-        for (fork, blocks) in by_fork(&pages) {
-            mend_fork(&segment, &derived, fork, blocks).await;
+        for (place, pages) in by_place(&pages) {
+            mend_place(&segment, &derived, place, pages).await;
         }
     }
 }
 
-/// Blocks by fork, each with the LSN that a copy must have reached.
-fn by_fork(pages: &[UnbuildablePage]) -> BTreeMap<RelFork, Vec<(u32, Lsn)>> {
-    let mut forks: BTreeMap<RelFork, Vec<(u32, Lsn)>> = BTreeMap::new();
+/// What pages are numbered in.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Place {
+    Fork(RelFork),
+    Slru(SlruKind),
+}
+
+impl Place {
+    fn key(self, number: u32) -> PageKey {
+        match self {
+            Place::Fork(rel) => PageKey::Relation { rel, block: number },
+            Place::Slru(kind) => PageKey::Slru { kind, page: number },
+        }
+    }
+}
+
+/// Numbers of pages by place, each with the LSN that a copy must have reached.
+fn by_place(pages: &[UnbuildablePage]) -> BTreeMap<Place, Vec<(u32, Lsn)>> {
+    let mut places: BTreeMap<Place, Vec<(u32, Lsn)>> = BTreeMap::new();
     for page in pages {
-        if let PageKey::Relation { rel, block } = page.key {
-            forks.entry(rel).or_default().push((block, page.changed));
-        }
+        let (place, number) = match page.key {
+            PageKey::Relation { rel, block } => (Place::Fork(rel), block),
+            PageKey::Slru { kind, page } => (Place::Slru(kind), page),
+        };
+        places.entry(place).or_default().push((number, page.changed));
     }
-    forks
+    places
 }
 
-/// Asks one peer after the other until every block is mended or nobody is left.
-async fn mend_fork(
+/// Asks one peer after the other until every page is mended or nobody is left.
+async fn mend_place(
     segment: &Arc<Segment>,
     derived: &Arc<Derived>,
-    fork: RelFork,
-    mut blocks: Vec<(u32, Lsn)>,
+    place: Place,
+    mut pages: Vec<(u32, Lsn)>,
 ) {
     let Some(membership) = segment.membership() else {
         return;
@@ -63,33 +81,33 @@ async fn mend_fork(
         .iter()
         .filter(|member| member.segment != segment.id());
     for peer in others {
-        let Some((at, copies)) = ask(segment, peer, fork, &blocks).await else {
+        let Some((at, copies)) = ask(segment, peer, place, &pages).await else {
             continue;
         };
         let taking = Arc::clone(derived);
-        let wanted = std::mem::take(&mut blocks);
-        let take = move || take_copies(&taking, fork, &wanted, copies, at);
+        let wanted = std::mem::take(&mut pages);
+        let take = move || take_copies(&taking, place, &wanted, copies, at);
         match tokio::task::spawn_blocking(take).await {
-            Ok(left) => blocks = left,
+            Ok(left) => pages = left,
             Err(error) => return tracing::error!("mending pages has failed: {error}"),
         }
-        if blocks.is_empty() {
+        if pages.is_empty() {
             return;
         }
     }
-    tracing::warn!(node = %segment.settings().node, %fork, pages = blocks.len(), "no peer has a good copy of these pages now");
+    tracing::warn!(node = %segment.settings().node, ?place, pages = pages.len(), "no peer has a good copy of these pages now");
 }
 
 /// A peer's pages, `None` for those it cannot build or knows nothing of, and the LSN that they are of.
 async fn ask(
     segment: &Segment,
     peer: &SegmentMember,
-    fork: RelFork,
-    blocks: &[(u32, Lsn)],
+    place: Place,
+    pages: &[(u32, Lsn)],
 ) -> Option<(Lsn, Vec<Option<Page>>)> {
     let view = *segment.subscribe().borrow();
     let durable = view.vdl.min(view.scl);
-    let changed = blocks.iter().map(|(_, changed)| *changed).max()?;
+    let changed = pages.iter().map(|(_, changed)| *changed).max()?;
     if !view.started.is_some() || changed > durable {
         return None;
     }
@@ -103,17 +121,22 @@ async fn ask(
             segment: peer.segment,
         })
     })?;
+    let (fork, slru) = match place {
+        Place::Fork(fork) => (Some(fork.into()), None),
+        Place::Slru(kind) => (None, Some(kind as u32)),
+    };
     let request = v1::GetPagesRequest {
         context: Some(context.into()),
         lsn: durable.0,
         not_modified_since: changed.0,
-        fork: Some(fork.into()),
-        blocks: blocks.iter().map(|(block, _)| *block).collect(),
+        fork,
+        blocks: pages.iter().map(|(number, _)| *number).collect(),
+        slru,
     };
     let mut client = PagesClient::new(peer_channel(&peer.address, segment.settings().tls.as_ref())?);
     let answer = tokio::time::timeout(PATIENCE, client.get_pages(request)).await;
     let reply = answer.ok()?.ok()?.into_inner();
-    if reply.refused.is_some() || reply.pages.len() != blocks.len() {
+    if reply.refused.is_some() || reply.pages.len() != pages.len() {
         return None;
     }
     let copy = |page: v1::Page| {
@@ -124,28 +147,25 @@ async fn ask(
     Some((Lsn(reply.lsn), reply.pages.into_iter().map(copy).collect()))
 }
 
-/// Returns the blocks that are still to be mended.
+/// Returns the pages that are still to be mended.
 fn take_copies(
     derived: &Derived,
-    fork: RelFork,
+    place: Place,
     wanted: &[(u32, Lsn)],
     copies: Vec<Option<Page>>,
     at: Lsn,
 ) -> Vec<(u32, Lsn)> {
     let mut left = Vec::new();
-    for ((block, changed), copy) in wanted.iter().zip(copies) {
-        let key = PageKey::Relation {
-            rel: fork,
-            block: *block,
-        };
+    for ((number, changed), copy) in wanted.iter().zip(copies) {
+        let key = place.key(*number);
         let taken = copy.map(|copy| derived.take_copy(key, &copy, at));
         match taken {
             Some(Ok(_)) => {}
             Some(Err(error)) => {
                 tracing::info!(%key, %at, "a peer's copy cannot be taken now: {error}");
-                left.push((*block, *changed));
+                left.push((*number, *changed));
             }
-            None => left.push((*block, *changed)),
+            None => left.push((*number, *changed)),
         }
     }
     left

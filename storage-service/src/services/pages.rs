@@ -8,7 +8,7 @@ use bytes::Bytes;
 use pg_quorum_proto::v1;
 use pg_quorum_proto::v1::pages_server::Pages;
 use pg_quorum_quorum::{Refusal, Refused};
-use pg_quorum_types::{Lsn, RelFork};
+use pg_quorum_types::{Lsn, PageKey, RelFork, SlruKind};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -48,7 +48,6 @@ impl PagesService {
         let grant = Grant::of(&request)?;
         let request = request.into_inner();
         let admission = Admission::new(&self.gate, grant, request.context, EpochRule::Started)?;
-        let fork = fork(request.fork)?;
         let (lsn, not_modified_since) = (Lsn(request.lsn), Lsn(request.not_modified_since));
         if request.blocks.len() > MAX_BLOCKS || lsn < not_modified_since {
             let problem = format!(
@@ -60,12 +59,12 @@ impl PagesService {
         }
         let indexed = wait_indexed(&self.derived, not_modified_since).await?;
         let at = lsn.min(indexed);
-        let blocks = request.blocks;
-        let is_small = blocks.len() <= MAX_BLOCKS_INLINE;
+        let keys = keys(request.fork, request.slru, &request.blocks)?;
+        let is_small = keys.len() <= MAX_BLOCKS_INLINE;
         let pages = if let Some(_permit) = is_small.then(|| INLINE.try_acquire().ok()).flatten() {
-            self.derived.pages(fork, &blocks, at)?
+            self.derived.pages(&keys, at)?
         } else {
-            blocking(&self.derived, move |derived| derived.pages(fork, &blocks, at)).await?
+            blocking(&self.derived, move |derived| derived.pages(&keys, at)).await?
         };
         admission.check()?;
         Ok(v1::GetPagesReply {
@@ -111,6 +110,26 @@ pub(super) async fn wait_indexed(derived: &Derived, lsn: Lsn) -> Result<Lsn, Ref
         Refusal::OutOfRange,
         format!("{lsn} is asked for, this node has indexed up to {indexed}{because}"),
     ))
+}
+
+/// The pages that a request names.
+fn keys(
+    fork_named: Option<v1::RelationFork>,
+    slru: Option<u32>,
+    numbers: &[u32],
+) -> Result<Vec<PageKey>, NoAnswer> {
+    let Some(slru) = slru else {
+        let rel = fork(fork_named)?;
+        let key = |block: &u32| PageKey::Relation { rel, block: *block };
+        return Ok(numbers.iter().map(key).collect());
+    };
+    let kind = u8::try_from(slru).ok().and_then(SlruKind::from_number);
+    let (Some(kind), None) = (kind, fork_named) else {
+        let problem = format!("{slru} is no kind of transaction state, or there is a fork beside it");
+        return Err(NoAnswer::Failed(Status::invalid_argument(problem)));
+    };
+    let key = |page: &u32| PageKey::Slru { kind, page: *page };
+    Ok(numbers.iter().map(key).collect())
 }
 
 fn fork(wire: Option<v1::RelationFork>) -> Result<RelFork, NoAnswer> {

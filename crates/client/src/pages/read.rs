@@ -153,6 +153,7 @@ async fn call(reader: &PageReader, index: usize, request: PageRequest<'_>) -> Re
         not_modified_since: request.not_modified_since.0,
         fork: Some(request.fork.into()),
         blocks: request.blocks.to_vec(),
+        slru: None,
     };
     let patience = reader.timeouts.connect + reader.timeouts.request;
     let mut client = reader.segments[index].node.pages();
