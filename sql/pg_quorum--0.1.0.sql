@@ -73,6 +73,7 @@ CREATE VIEW stat AS
          max(c.value) FILTER (WHERE c.name = 'cache_misses') AS cache_misses,
          max(c.value) FILTER (WHERE c.name = 'pages_dropped') AS pages_dropped,
          max(c.value) FILTER (WHERE c.name = 'pages_refetched') AS pages_refetched,
+         max(c.value) FILTER (WHERE c.name = 'pages_passed_by') AS pages_passed_by,
          max(c.value) FILTER (WHERE c.name = 'commit_waits') AS commit_waits,
          max(c.value) FILTER (WHERE c.name = 'index_waits') AS index_waits,
          max(c.value) FILTER (WHERE c.name = 'pages_read_ahead') AS pages_read_ahead,
@@ -86,7 +87,7 @@ COMMENT ON VIEW stat IS 'counts since the server''s start, and histograms as in 
 
 CREATE VIEW cache AS
   SELECT c.size_limit, c.cached, c.only_here, c.awaiting, s.cache_hits AS hits, s.cache_misses AS misses,
-         s.pages_dropped, s.pages_refetched, c.working_set_1min, c.working_set_10min, c.working_set_1h
+         s.pages_dropped, s.pages_refetched, s.pages_passed_by, c.working_set_1min, c.working_set_10min, c.working_set_1h
     FROM cache_state() c, stat s;
 COMMENT ON VIEW cache IS 'the local page cache: bytes it may hold and holds, bytes that stay because only this server has them or because something that runs may need them, counts of pages, and the bytes that were in use within a time: one row';
 

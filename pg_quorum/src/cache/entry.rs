@@ -40,8 +40,8 @@ pub struct ChunkEntry {
     awaited_round: AtomicU64,
     /// The insert LSN when blocks were dropped last: none of them was changed behind it.
     dropped_at: AtomicU64,
-    /// How many blocks were dropped last.
-    dropped_blocks: AtomicU32,
+    /// How many blocks were dropped last, and about how many have been passed by since.
+    wanted_blocks: AtomicU32,
     /// Nothing could be dropped: not worth a look before this time.
     stuck_until: AtomicU32,
 }
@@ -52,7 +52,7 @@ const _: () = assert!(BLOCKS_PER_CHUNK == 128);
 /// A chunk that is touched that long after it was touched before is in use, not only passed by a scan.
 const USED_AGAIN_AFTER: u32 = Tick::PER_SECOND;
 /// A chunk of which nothing could be dropped is not looked at for that long.
-const STUCK_FOR: u32 = 2;
+const STUCK_FOR: u32 = Tick::PER_SECOND / 5;
 /// Not touched since it was dropped.
 const ABSENT: u32 = 0;
 /// Touched when it came.
@@ -210,12 +210,7 @@ impl ChunkEntry {
     /// For another chunk. Under an exclusive hold; the bits are cleared.
     pub(super) fn forget_history(&self) {
         self.state.fetch_and(!LOGGED, Ordering::AcqRel);
-        for number in [
-            &self.touched,
-            &self.usage,
-            &self.dropped_blocks,
-            &self.stuck_until,
-        ] {
+        for number in [&self.touched, &self.usage, &self.wanted_blocks, &self.stuck_until] {
             number.store(0, Ordering::Relaxed);
         }
         for number in [&self.awaited_xid, &self.awaited_round, &self.dropped_at] {
@@ -292,7 +287,7 @@ impl ChunkEntry {
     /// exclusive hold.
     pub(super) fn drop_blocks(&self, blocks: u128, insert_lsn: Lsn) {
         self.dropped_at.fetch_max(insert_lsn.0, Ordering::AcqRel);
-        self.dropped_blocks.store(blocks.count_ones(), Ordering::Relaxed);
+        self.wanted_blocks.store(blocks.count_ones(), Ordering::Relaxed);
         self.usage.store(ABSENT, Ordering::Relaxed);
         keep_only(&self.bits, !blocks);
         self.raise_generation();
@@ -312,8 +307,16 @@ impl ChunkEntry {
         Lsn(self.dropped_at.load(Ordering::Acquire))
     }
 
-    pub(super) fn dropped_blocks(&self) -> u32 {
-        self.dropped_blocks.load(Ordering::Relaxed)
+    /// An absent block was needed, and is absent still.
+    pub(super) fn note_passed_by(&self) {
+        let wanted = self.wanted_blocks.load(Ordering::Relaxed);
+        if wanted < BLOCKS_PER_CHUNK {
+            self.wanted_blocks.store(wanted + 1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn wanted_blocks(&self) -> u32 {
+        self.wanted_blocks.load(Ordering::Relaxed)
     }
 
     /// After a clean stop: nobody holds the entry, nothing that a block awaited is there any more, and what was dropped

@@ -32,7 +32,7 @@ pub fn make_room(table: ChunkTable, limit: u64, around: &impl Surroundings) -> u
             break;
         }
         match oldest(table, now) {
-            Some((entry, key)) => match drop_chunk(table, entry, key, around) {
+            Some(Oldest { entry, key, .. }) => match drop_chunk(table, entry, key, around) {
                 0 => table.entry(entry).set_stuck(now),
                 pages => dropped += pages,
             },
@@ -51,8 +51,15 @@ pub fn drop_all(table: ChunkTable, around: &impl Surroundings, wanted: impl Fn(C
         .sum()
 }
 
-fn oldest(table: ChunkTable, now: Tick) -> Option<(u32, ChunkKey)> {
-    let mut best: Option<(u32, u32, ChunkKey)> = None;
+/// What is to be dropped next.
+pub(super) struct Oldest {
+    entry: u32,
+    key: ChunkKey,
+    pub touched: Tick,
+}
+
+pub(super) fn oldest(table: ChunkTable, now: Tick) -> Option<Oldest> {
+    let mut best: Option<(u32, Oldest)> = None;
     let mut seen = 0;
     for _ in 0..table.used().min(LOOK_AT_MOST) {
         let index = table.advance_hand();
@@ -61,21 +68,23 @@ fn oldest(table: ChunkTable, now: Tick) -> Option<(u32, ChunkKey)> {
         if entry.candidates() == 0 || entry.is_stuck(now) {
             continue;
         }
-        let age = now.since(entry.touched());
+        let touched = entry.touched();
+        let age = now.since(touched);
         let age = if entry.is_hot() {
             age / HOT_AGE_DIVISOR
         } else {
             age
         };
-        if best.is_none_or(|(oldest, ..)| age > oldest) {
-            best = Some((age, index, key));
+        if best.as_ref().is_none_or(|(oldest, _)| age > *oldest) {
+            let entry = index;
+            best = Some((age, Oldest { entry, key, touched }));
         }
         seen += 1;
         if seen == SAMPLE {
             break;
         }
     }
-    best.map(|(_, index, key)| (index, key))
+    best.map(|(_, oldest)| oldest)
 }
 
 /// Zero if the chunk is in use, or all that it has must stay.
@@ -86,10 +95,10 @@ fn drop_chunk(table: ChunkTable, index: u32, key: ChunkKey, around: &impl Surrou
     let Some(held) = table.try_hold_for_drop(index, key) else {
         return 0;
     };
-    if around.is_unlogged(key.fork.rel) {
+    let entry = table.entry(index);
+    if !entry.is_logged() && around.is_unlogged(key.fork.rel) {
         return 0;
     }
-    let entry = table.entry(index);
     let blocks = entry.droppable(|| around.ended());
     if blocks == 0 {
         return 0;

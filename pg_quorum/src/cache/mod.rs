@@ -20,11 +20,13 @@
 //! **The cache has a limit.** A chunk that has not been used for long is dropped: under an exclusive hold, taken only if
 //! nobody else has one, its bits are cleared and its blocks' disk space is given back ([`make_room`]). What may not be
 //! dropped is judged when a page is written ([`Written`]). The entry remembers the insert LSN of the drop: the blocks
-//! are asked for as of that LSN or later.
+//! are asked for as of that LSN or later. Once the cache is full of what is in use, a page that a lookup has fetched is
+//! used without being kept, but for one in a few ([`is_worth_keeping`]).
 //!
 //! What this module does not know: PostgreSQL's functions and file descriptors (`pg::smgr` has them), and
 //! where pages come from (`shared::Ticket`).
 
+mod admit;
 mod entry;
 mod evict;
 mod pinned;
@@ -34,6 +36,7 @@ mod table;
 
 use pg_quorum_types::RelFork;
 
+pub use admit::is_worth_keeping;
 pub use entry::ChunkEntry;
 pub use evict::{drop_all, make_room};
 pub use pinned::{SEQUENCE_MAGIC, SEQUENCE_SPECIAL_BYTES, Written};

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use pg_quorum_types::{Lsn, RelFileNode, RelFork};
 
-/// A point of a monotonic clock in tenths of a second; it wraps after 13 years.
+/// A point of a monotonic clock in hundredths of a second; it wraps after 497 days. Chunks in use are told apart by it, so it
+/// is finer than the time in which all of them are touched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tick(pub u32);
 
 impl Tick {
-    pub const PER_SECOND: u32 = 10;
+    pub const PER_SECOND: u32 = 100;
 
     /// Ticks since `earlier`; huge if that is later.
     pub fn since(self, earlier: Tick) -> u32 {

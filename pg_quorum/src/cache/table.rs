@@ -37,12 +37,14 @@ pub struct Header {
     futile_until: AtomicU32,
     /// Blocks that were present then.
     futile_at: AtomicU64,
+    /// Misses while the cache was full.
+    misses_when_full: AtomicU32,
     /// [`LAYOUT`], in a table that was used.
     layout: AtomicU64,
 }
 
 /// Names the layout of header and entries: a file of another one is not taken over.
-const LAYOUT: u64 = 0x7067_7175_6F72_0002 ^ (size_of::<ChunkEntry>() as u64) << 32;
+const LAYOUT: u64 = 0x7067_7175_6F72_0003 ^ (size_of::<ChunkEntry>() as u64) << 32;
 
 /// The storage behind the table, shared between processes.
 #[derive(Clone, Copy)]
@@ -308,7 +310,7 @@ impl ChunkTable {
             usage.present += u64::from(entry.block_count());
             usage.local += u64::from(entry.local_count());
             usage.awaiting += u64::from(entry.awaiting_count());
-            let blocks = u64::from(entry.block_count().max(entry.dropped_blocks()));
+            let blocks = u64::from(entry.block_count().max(entry.wanted_blocks()));
             let age = now.since(entry.touched());
             for (pages, seconds) in usage.working_sets.iter_mut().zip(WORKING_SET_SECONDS) {
                 if age < seconds * Tick::PER_SECOND {
@@ -349,6 +351,11 @@ impl ChunkTable {
         self.parts.header.futile_until.store(until, Ordering::Relaxed);
         let cached = self.cached_pages();
         self.parts.header.futile_at.store(cached, Ordering::Relaxed);
+    }
+
+    /// Counts a miss while the cache is full; the count before it.
+    pub(super) fn count_miss_when_full(&self) -> u32 {
+        self.parts.header.misses_when_full.fetch_add(1, Ordering::Relaxed)
     }
 
     /// An exclusive hold on `key`'s chunk, whose entry is `index`, unless somebody else has a hold.
@@ -566,6 +573,11 @@ impl Held {
     /// Whether that is known. It stays true as long as the chunk is the fork's.
     pub fn is_logged(&self) -> bool {
         self.entry().is_logged()
+    }
+
+    /// A page of the chunk was fetched and used, and is not kept.
+    pub fn note_passed_by(&self) {
+        self.entry().note_passed_by();
     }
 
     /// The chunk is in use.

@@ -37,6 +37,11 @@ pub fn make_room() {
     }
 }
 
+/// Whether a page that was fetched for a lookup is to be kept in the md file, or only to be used.
+pub fn is_worth_keeping() -> bool {
+    cache::is_worth_keeping(table(), limit_pages(), clock::tick())
+}
+
 /// Makes room for a write that has found the disk full. False if there is nothing to drop.
 pub fn make_room_on_full_disk() -> bool {
     const PAGES: u64 = 1024;

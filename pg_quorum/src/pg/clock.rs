@@ -10,6 +10,7 @@ pub fn tick() -> Tick {
     };
     // SAFETY: a valid place for the result; the clock exists on every Linux.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut now) };
-    let tenths = now.tv_sec * i64::from(Tick::PER_SECOND) + now.tv_nsec / 100_000_000;
-    Tick(tenths as u32) // wraps, as a Tick may
+    let per_second = i64::from(Tick::PER_SECOND);
+    let ticks = now.tv_sec * per_second + now.tv_nsec / (1_000_000_000 / per_second);
+    Tick(ticks as u32) // wraps, as a Tick may
 }

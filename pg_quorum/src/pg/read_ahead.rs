@@ -123,6 +123,8 @@ struct Ahead {
     /// Advised blocks of one chunk that have not been asked for: there may be more of them at once.
     gathered: Option<Wanted>,
     misses: u64,
+    /// What was read last and found.
+    last_hit: Option<(RelFork, u32)>,
 }
 
 /// Misses of the process until a page that it has asked for is not worth its place any more.
@@ -151,9 +153,18 @@ thread_local! {
     static AHEAD: RefCell<Ahead> = RefCell::default();
 }
 
-/// Whether a miss of `block` goes on with a scan.
+/// Whether a miss of `block` goes on with a scan: with one that misses, or with one that has come to the end of what is
+/// present. That the block before it is present says nothing, lookups find it so in a cache of a part of the data.
 pub fn is_scan(fork: RelFork, block: u32) -> bool {
-    AHEAD.with_borrow(|ahead| ahead.scans.expect(fork, block))
+    let previous = block.checked_sub(1).map(|previous| (fork, previous));
+    AHEAD.with_borrow(|ahead| {
+        ahead.scans.expect(fork, block) || (previous.is_some() && ahead.last_hit == previous)
+    })
+}
+
+/// A read has found `block`.
+pub fn after_hit(fork: RelFork, block: u32) {
+    AHEAD.with_borrow_mut(|ahead| ahead.last_hit = Some((fork, block)));
 }
 
 /// The request that brings `block`, which is the caller's from now on.

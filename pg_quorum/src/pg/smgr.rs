@@ -21,7 +21,7 @@ use super::presence_file::table;
 use super::read_ahead::{self, Blocks, InFlight, Wanted};
 use super::wait_event::WaitEvent;
 use super::{cache_files, clock, interrupts, report, sequences, transactions};
-use crate::cache::{BLOCKS_PER_CHUNK, ChunkKey, Held, Seen, Written, release_at_exit};
+use crate::cache::{ChunkKey, Held, Seen, Written, release_at_exit};
 use crate::link;
 use crate::shared::{self, FetchError, MAX_BLOCKS_PER_REQUEST, Page, Ticket};
 
@@ -182,11 +182,11 @@ unsafe extern "C-unwind" fn read(
         if held.is_present(block) {
             target.md_read(block, buffer);
             held.touch(clock::tick());
+            read_ahead::after_hit(target.fork, block);
             shared::add(&shared::state().counters.cache_hits, 1);
             return;
         }
-        let is_scan = read_ahead::is_scan(target.fork, block)
-            || (!block.is_multiple_of(BLOCKS_PER_CHUNK) && held.is_present(block - 1));
+        let is_scan = read_ahead::is_scan(target.fork, block);
         let end = if is_scan { BlockNumber::MAX } else { block + 1 };
         let blocks = Blocks::absent_from(&held, block, end);
         let is_logged = held.is_logged();
@@ -288,7 +288,8 @@ fn wait_for_pages(
     Ok(pages)
 }
 
-/// False: the chunk has changed since the pages were asked for.
+/// Puts `needed` into `buffer`, and what is worth keeping into the md file. False: the chunk has changed since the pages were
+/// asked for.
 fn install(
     target: Target,
     needed: BlockNumber,
@@ -296,13 +297,15 @@ fn install(
     pages: &mut [Page],
     buffer: *mut c_char,
 ) -> bool {
+    // Of several pages only one is used at once: not to keep them is to fetch them again.
+    let is_kept = pages.len() > 1 || cache_files::is_worth_keeping();
     let Some(held) = table().hold_for_install(wanted.seen) else {
         return false;
     };
     if held.is_present(needed) {
         return false;
     }
-    let mut installed = 0;
+    let mut fetched = 0;
     for (block, page) in wanted.blocks.as_slice().iter().zip(pages) {
         if *block == needed {
             // SAFETY: smgr.c passes a buffer of a block's size, which is not our page buffer.
@@ -311,17 +314,25 @@ fn install(
         if held.is_present(*block) {
             continue;
         }
+        fetched += 1;
+        if !is_kept {
+            held.note_passed_by();
+            continue;
+        }
         // On a full disk the page is used without being kept.
         let page = page.as_mut_ptr().cast();
         if disk_full_error(|| target.md_write(*block, page)).is_none() {
             held.set_present(*block);
-            installed += 1;
         }
     }
     held.touch(clock::tick());
     held.set_logged();
+    let counters = &shared::state().counters;
     if wanted.dropped_at.is_valid() {
-        shared::add(&shared::state().counters.pages_refetched, installed);
+        shared::add(&counters.pages_refetched, fetched);
+    }
+    if !is_kept {
+        shared::add(&counters.pages_passed_by, fetched);
     }
     true
 }

@@ -70,6 +70,8 @@ pub struct Counters {
     /// Pages that the cache has let go to stay within its limit, and those of them that were asked for again.
     pub pages_dropped: AtomicU64,
     pub pages_refetched: AtomicU64,
+    /// Pages that were fetched and used, and not kept since the cache was full of what is in use.
+    pub pages_passed_by: AtomicU64,
     /// Pages that were asked for ahead of a scan, and on PostgreSQL's advice (`smgr_prefetch`).
     pub pages_read_ahead: AtomicU64,
     pub pages_prefetched: AtomicU64,
