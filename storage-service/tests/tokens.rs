@@ -202,6 +202,10 @@ impl Site {
             fork,
             ..v1::GetPagesRequest::default()
         };
+        let question = tokio_stream::once(v1::PagesQuestion {
+            id: 1,
+            request: Some(pages.clone()),
+        });
         let size = v1::GetRelationSizeRequest {
             context: context.clone(),
             lsn: 0,
@@ -222,6 +226,7 @@ impl Site {
         vec![
             ("status", code(calls.segment().status(v1::StatusRequest {}).await)),
             ("pages", code(calls.pages().get_pages(pages).await)),
+            ("stream", first(calls.pages().stream_pages(question).await).await),
             ("size", code(calls.pages().get_relation_size(size).await)),
             ("hold", first(calls.pages().hold_read_point(hold).await).await),
             ("image", first(calls.state().get_compute_image(image).await).await),

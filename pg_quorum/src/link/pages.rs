@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// After a request the thread looks for its answer and for more requests instead of sleeping, for about as long as they
 /// take to come: waking it twice for each page takes a quarter of a page's time.
 const STAYS_AWAKE: Duration = Duration::from_micros(200);
+/// When the core comes back only after so long, others need it: the thread sleeps instead.
+const OTHERS_RUN: Duration = Duration::from_micros(100);
 /// Status, and a look at the slots should a wake-up be lost.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -61,8 +63,12 @@ pub fn serve(
                     .publish_pages_served(stats.iter().map(|segment| segment.pages));
             }
             if Instant::now() < awake_until {
-                // The runtime looks at the sockets, and others have the core if they need it.
+                // Others have the core if they need it, and the runtime looks at the sockets.
+                let yielded = Instant::now();
                 std::thread::yield_now();
+                if yielded.elapsed() >= OTHERS_RUN {
+                    awake_until = yielded;
+                }
                 tokio::task::yield_now().await;
                 continue;
             }

@@ -5,13 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use pg_quorum_proto::v1;
 use pg_quorum_proto::v1::pages_server::Pages;
 use pg_quorum_quorum::{Refusal, Refused};
 use pg_quorum_types::{Lsn, PageKey, RelFork, SlruKind};
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::hold;
 use super::read_gate::{Admission, EpochRule, NoAnswer, ReadGate, blocking};
@@ -19,6 +21,8 @@ use crate::access::Grant;
 use crate::derived::{Derived, ReadPage};
 use crate::metrics::PageRequests;
 
+/// Questions of one stream that are worked on at the same time; more wait.
+const MAX_QUESTIONS: usize = 64;
 /// Pages in one request.
 const MAX_BLOCKS: usize = 4096;
 /// A request of no more is answered where it came in: handing it to another thread and back takes longer than most
@@ -29,6 +33,7 @@ const MAX_BLOCKS_INLINE: usize = 2;
 static INLINE: Semaphore = Semaphore::const_new(1);
 
 /// See the module.
+#[derive(Clone)]
 pub struct PagesService {
     gate: Arc<dyn ReadGate>,
     derived: Arc<Derived>,
@@ -44,9 +49,41 @@ impl PagesService {
         }
     }
 
-    async fn pages(&self, request: Request<v1::GetPagesRequest>) -> Result<v1::GetPagesReply, NoAnswer> {
-        let grant = Grant::of(&request)?;
-        let request = request.into_inner();
+    /// The answer to a question of a stream.
+    async fn answer(
+        self,
+        grant: Grant,
+        question: Result<v1::PagesQuestion, Status>,
+    ) -> Result<v1::PagesAnswer, Status> {
+        let v1::PagesQuestion { id, request } = question?;
+        let request = request.ok_or_else(|| Status::invalid_argument("the request is missing"))?;
+        let reply = self.reply(grant, request).await?;
+        Ok(v1::PagesAnswer {
+            id,
+            reply: Some(reply),
+        })
+    }
+
+    /// A refusal is a reply, too.
+    async fn reply(&self, grant: Grant, request: v1::GetPagesRequest) -> Result<v1::GetPagesReply, Status> {
+        let started = Instant::now();
+        match self.pages(grant, request).await {
+            Ok(reply) => {
+                self.requests.answered.record(started.elapsed());
+                Ok(reply)
+            }
+            Err(NoAnswer::Refused(refused)) => {
+                self.requests.refused.fetch_add(1, Ordering::Relaxed);
+                Ok(v1::GetPagesReply {
+                    refused: Some(refused.into()),
+                    ..Default::default()
+                })
+            }
+            Err(NoAnswer::Failed(status)) => Err(status),
+        }
+    }
+
+    async fn pages(&self, grant: Grant, request: v1::GetPagesRequest) -> Result<v1::GetPagesReply, NoAnswer> {
         let admission = Admission::new(&self.gate, grant, request.context, EpochRule::Started)?;
         let (lsn, not_modified_since) = (Lsn(request.lsn), Lsn(request.not_modified_since));
         if request.blocks.len() > MAX_BLOCKS || lsn < not_modified_since {
@@ -155,26 +192,28 @@ fn page(page: ReadPage) -> v1::Page {
 #[tonic::async_trait]
 impl Pages for PagesService {
     type HoldReadPointStream = ReceiverStream<hold::Answer>;
+    type StreamPagesStream = BoxStream<'static, Result<v1::PagesAnswer, Status>>;
 
     async fn get_pages(
         &self,
         request: Request<v1::GetPagesRequest>,
     ) -> Result<Response<v1::GetPagesReply>, Status> {
-        let started = Instant::now();
-        match self.pages(request).await {
-            Ok(reply) => {
-                self.requests.answered.record(started.elapsed());
-                Ok(Response::new(reply))
-            }
-            Err(NoAnswer::Refused(refused)) => {
-                self.requests.refused.fetch_add(1, Ordering::Relaxed);
-                Ok(Response::new(v1::GetPagesReply {
-                    refused: Some(refused.into()),
-                    ..Default::default()
-                }))
-            }
-            Err(NoAnswer::Failed(status)) => Err(status),
-        }
+        let grant = Grant::of(&request)?;
+        Ok(Response::new(self.reply(grant, request.into_inner()).await?))
+    }
+
+    async fn stream_pages(
+        &self,
+        request: Request<Streaming<v1::PagesQuestion>>,
+    ) -> Result<Response<Self::StreamPagesStream>, Status> {
+        let grant = Grant::of(&request)?;
+        let service = self.clone();
+        // All in the task of the stream: an answer that needs no disk needs no hop either.
+        let answers = request
+            .into_inner()
+            .map(move |question| service.clone().answer(grant.clone(), question))
+            .buffer_unordered(MAX_QUESTIONS);
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn get_relation_size(

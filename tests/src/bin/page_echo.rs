@@ -43,6 +43,7 @@ struct Echo(Bytes);
 #[tonic::async_trait]
 impl Pages for Echo {
     type HoldReadPointStream = tonic::codegen::BoxStream<v1::HeldReadPoint>;
+    type StreamPagesStream = tonic::codegen::BoxStream<v1::PagesAnswer>;
 
     async fn get_pages(
         &self,
@@ -56,6 +57,13 @@ impl Pages for Echo {
             pages: vec![page],
             ..Default::default()
         }))
+    }
+
+    async fn stream_pages(
+        &self,
+        _request: Request<tonic::Streaming<v1::PagesQuestion>>,
+    ) -> Result<Response<Self::StreamPagesStream>, Status> {
+        Err(Status::unimplemented("single pages only"))
     }
 
     async fn get_relation_size(

@@ -10,6 +10,7 @@
 mod choose;
 mod latency;
 mod read;
+mod stream;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use pg_quorum_types::{Lsn, RelFork, SegmentMember};
 
 use self::choose::Standing;
 pub use self::read::PageError;
+use self::stream::PageStream;
 use crate::channel::Node;
 use crate::{Attachment, ConfigError, LatencyStats, Timeouts, Transport};
 
@@ -75,7 +77,7 @@ pub struct PageReader {
 }
 
 struct ReadSegment {
-    node: Node,
+    stream: PageStream,
     standing: Mutex<Standing>,
 }
 
@@ -92,7 +94,7 @@ impl PageReader {
             .iter()
             .map(|member| {
                 Ok(ReadSegment {
-                    node: Node::new(&member.address, transport)?,
+                    stream: PageStream::new(Node::new(&member.address, transport)?),
                     standing: Mutex::new(Standing::new()),
                 })
             })

@@ -11,7 +11,6 @@ use pg_quorum_types::{BLOCK_SIZE, Lsn};
 
 use super::choose::RequestEnd;
 use super::{PageContent, PageReader, PageRequest, Pages};
-use crate::error::within;
 use crate::{CallError, Fenced};
 
 /// Requests of one read that may be under way at the same time.
@@ -156,8 +155,7 @@ async fn call(reader: &PageReader, index: usize, request: PageRequest<'_>) -> Re
         slru: None,
     };
     let patience = reader.timeouts.connect + reader.timeouts.request;
-    let mut client = reader.segments[index].node.pages();
-    let reply = within(patience, client.get_pages(message)).await?;
+    let reply = reader.segments[index].stream.ask(message, patience).await?;
     if let Some(refused) = reply.refused {
         return Err(CallError::refusal(refused).into());
     }
