@@ -2,9 +2,9 @@
 
 mod derived_support;
 
-use derived_support::{DATABASE, Node, main_fork, rel};
+use derived_support::{DATABASE, Node, free_space_map, main_fork, rel};
 use pg_quorum_types::{DatabaseKey, ForkNumber, RelFileNode, RelFork};
-use storage_service::derived::ContentItem;
+use storage_service::derived::{ContentItem, ReadPage};
 
 fn thrice(node: Node, check: impl Fn(&Node)) -> Node {
     node.wait_indexed();
@@ -128,6 +128,94 @@ fn dropping_thousands_of_relations_leaves_nothing_behind() {
     assert_eq!(node.fill(main_fork(22_000), 0, end), None);
 }
 
+#[test]
+fn a_free_space_map_is_as_its_images_say_and_is_cut_with_its_heap() {
+    /// Heap blocks of a page of the map; the first three of these pages are its blocks 2, 3 and 4.
+    const SLOTS: u32 = 4069;
+    let mut node = Node::new();
+    let (heap, map) = (main_fork(16384), free_space_map(16384));
+    let record = node.writer.create(heap);
+    node.append(record);
+    let record = node.writer.full_page(heap, 2 * SLOTS + 5, 1);
+    node.append(record);
+    for (block, fill) in [(0, 10), (3, 13), (4, 14)] {
+        let record = node.writer.full_page(map, block, fill);
+        node.append(record);
+    }
+    let before = node.end();
+    let record = node.writer.truncate(rel(16384), SLOTS + 1);
+    let end = node.append(record);
+    node.wait_indexed();
+    assert_eq!(
+        (node.size(map, before), node.fill(map, 4, before)),
+        (Some(5), Some(14))
+    );
+    thrice(node, |node| {
+        assert_eq!(node.size(map, end), Some(4));
+        assert_eq!(node.fill(map, 0, end), Some(10));
+        assert_eq!(node.fill(map, 1, end), None, "never logged");
+        assert_eq!(node.fill(map, 3, end), Some(13));
+        assert_eq!(node.fill(map, 4, end), None);
+        let ReadPage::Page(page) = node.page(map, 3, end) else {
+            panic!("no page")
+        };
+        assert_ne!(page[8..10], [0, 0], "it bears a checksum as every page");
+    });
+}
+
+/// Whoever logs a map's page holds no lock on its relation: a drop may come first in the log.
+#[test]
+fn a_map_that_is_logged_behind_the_drop_of_its_relation_brings_nothing_back() {
+    for coalesced_between in [false, true] {
+        let mut node = Node::new();
+        let (heap, map) = (main_fork(16384), free_space_map(16384));
+        for fork in [heap, map] {
+            let record = node.writer.full_page(fork, 0, 1);
+            node.append(record);
+        }
+        let record = node.writer.commit_dropping(746, &[rel(16384)]);
+        node.append(record);
+        if coalesced_between {
+            node.coalesce();
+        }
+        let record = node.writer.full_page(map, 0, 2);
+        node.append(record);
+        let record = node.writer.full_page(free_space_map(16385), 0, 2);
+        let late = node.append(record);
+        node.wait_indexed();
+        assert_eq!(node.size(map, late), None);
+        assert_eq!(node.fill(map, 0, late), None);
+        assert_eq!(
+            node.size(free_space_map(16385), late),
+            None,
+            "there never was one"
+        );
+        // The number's next relation has a map of its own.
+        let record = node.writer.create(heap);
+        let created = node.append(record);
+        let record = node.writer.full_page(map, 2, 3);
+        let end = node.append(record);
+        let other = DatabaseKey { spc: 1663, db: 70 };
+        let record = node.writer.drop_database(other);
+        node.append(record);
+        let record = node.writer.full_page(in_database(other, map), 0, 4);
+        let last = node.append(record);
+        node.wait_indexed();
+        assert_eq!(node.size(map, created), None);
+        assert!(created < end);
+        thrice(node, |node| {
+            assert_eq!(node.size(map, last), Some(3));
+            assert_eq!(node.fill(map, 0, last), None);
+            assert_eq!(node.fill(map, 2, last), Some(3));
+            let (_, items) = node.image(last);
+            let sizes = items
+                .iter()
+                .filter(|item| matches!(item, ContentItem::RelationSize { .. }));
+            assert_eq!(sizes.count(), 2);
+        });
+    }
+}
+
 fn in_database(database: DatabaseKey, fork: RelFork) -> RelFork {
     RelFork {
         rel: RelFileNode {
@@ -156,6 +244,8 @@ fn a_database_copied_as_files_is_the_source_as_of_the_record() {
     }
     let record = node.writer.full_page(gone, 0, 1);
     node.append(record);
+    let record = node.writer.full_page(free_space_map(16384), 2, 30);
+    node.append(record);
     // The destination has been in use before, under the same relation number.
     let record = node.writer.full_page(in_database(copy, main_fork(16777)), 0, 5);
     node.append(record);
@@ -180,6 +270,8 @@ fn a_database_copied_as_files_is_the_source_as_of_the_record() {
         assert_eq!(node.fill(moved, 2, end), Some(99));
         assert_eq!(node.fill(moved, 4, end), Some(200));
         assert_eq!(node.size(in_database(copy, gone), end), None);
+        let map = in_database(copy, free_space_map(16384));
+        assert_eq!((node.size(map, end), node.fill(map, 2, end)), (Some(3), Some(30)));
         assert_eq!(node.size(in_database(copy, main_fork(16777)), end), None);
         assert_eq!(node.size(fork, end), None);
         assert_eq!(node.fill(fork, 0, end), None);

@@ -1,6 +1,6 @@
 //! Pages and sizes as of an LSN.
 
-use pg_quorum_types::{ForkNumber, Lsn, PageKey, RelFork};
+use pg_quorum_types::{Lsn, PageKey, RelFork};
 use pg_quorum_wal::Page;
 
 use super::build_page::{Scratch, build};
@@ -94,9 +94,8 @@ fn finish(engine: &Engine, key: PageKey, page: StoredPage) -> ReadPage {
             ReadPage::Failed(why)
         }
         StoredPage::Image(mut page) => {
-            if let PageKey::Relation { block, rel } = key
+            if let PageKey::Relation { block, .. } = key
                 && engine.facts().data_checksums
-                && rel.fork != ForkNumber::FreeSpaceMap
             {
                 set_page_checksum(&mut page, block);
             }

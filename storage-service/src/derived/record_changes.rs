@@ -117,6 +117,9 @@ impl Changes {
         known: &dyn Known,
     ) -> Result<(), DerivedError> {
         if let PageKey::Relation { rel: fork, block } = effect.key {
+            if self.is_late_hint(fork, sizes, known)? {
+                return Ok(());
+            }
             let size = self.size(fork, sizes, known)?;
             if size.is_none_or(|size| block >= size) {
                 if !effect.extends {
@@ -131,6 +134,21 @@ impl Changes {
         let full = effect.full;
         self.pages.push((effect.key, IndexEntry { full, ..entry }));
         Ok(())
+    }
+
+    /// Whether this is a page of a free space map whose relation is gone. Whoever logs such pages holds no lock on the
+    /// relation: its drop may come first in the log, and nothing would ever take the fork away again.
+    fn is_late_hint(
+        &self,
+        fork: RelFork,
+        sizes: &mut SizeCache,
+        known: &dyn Known,
+    ) -> Result<bool, DerivedError> {
+        let main = RelFork {
+            fork: ForkNumber::Main,
+            ..fork
+        };
+        Ok(fork.fork == ForkNumber::FreeSpaceMap && self.size(main, sizes, known)?.is_none())
     }
 
     fn size(

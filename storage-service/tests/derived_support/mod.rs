@@ -256,3 +256,10 @@ pub fn main_fork(number: u32) -> RelFork {
         fork: ForkNumber::Main,
     }
 }
+
+pub fn free_space_map(number: u32) -> RelFork {
+    RelFork {
+        fork: ForkNumber::FreeSpaceMap,
+        ..main_fork(number)
+    }
+}

@@ -5,6 +5,7 @@
 
 mod blocks;
 mod directories;
+mod free_space;
 mod meta;
 mod origin;
 mod settings;
@@ -48,7 +49,7 @@ pub struct PageEffect {
 /// a dropped relation has no pages in the same record.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Effects {
-    /// Each page at most once. No page of a free space map: that fork is not in the volume.
+    /// Each page at most once.
     pub pages: SmallVec<[PageEffect; 2]>,
     pub meta: Vec<MetaChange>,
 }

@@ -6,13 +6,16 @@ use crate::redo::visibility_map::{HEAP_BLOCKS_PER_PAGE, page_with_tail_bits};
 use crate::v15::kind::storage as kind;
 use crate::{Record, WalError};
 
-use super::{Effects, MetaChange, PageEffect, unknown};
+use super::{Effects, MetaChange, PageEffect, free_space, unknown};
 
 /// `SMGR_TRUNCATE_HEAP`.
 const TRUNCATE_HEAP: i32 = 0x0001;
 /// `SMGR_TRUNCATE_VM`.
 const TRUNCATE_VISIBILITY_MAP: i32 = 0x0002;
-/// `smgr_redo`, 15.18. Free space maps are not in the volume.
+/// `SMGR_TRUNCATE_FSM`.
+const TRUNCATE_FREE_SPACE_MAP: i32 = 0x0004;
+
+/// `smgr_redo`, 15.18.
 pub(super) fn add(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalError> {
     match record.kind() {
         kind::CREATE => add_creation(record, effects),
@@ -30,11 +33,9 @@ fn add_creation(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalErr
         .ok()
         .and_then(ForkNumber::from_number)
         .ok_or_else(|| reader.bad("a fork that does not exist"))?;
-    if fork != ForkNumber::FreeSpaceMap {
-        effects.meta.push(MetaChange::RelationCreated {
-            fork: RelFork { rel, fork },
-        });
-    }
+    effects.meta.push(MetaChange::RelationCreated {
+        fork: RelFork { rel, fork },
+    });
     Ok(())
 }
 
@@ -45,26 +46,21 @@ fn add_truncation(record: &Record<'_>, effects: &mut Effects) -> Result<(), WalE
     let blocks = reader.u32()?;
     let rel = reader.rel_file_node()?;
     let flags = reader.i32()?;
-    let heap = RelFork {
-        rel,
-        fork: ForkNumber::Main,
+    let mut truncated = |fork, blocks| {
+        let fork = RelFork { rel, fork };
+        effects.meta.push(MetaChange::RelationTruncated { fork, blocks });
     };
     if flags & TRUNCATE_HEAP != 0 {
-        effects
-            .meta
-            .push(MetaChange::RelationTruncated { fork: heap, blocks });
+        truncated(ForkNumber::Main, blocks);
+    }
+    if flags & TRUNCATE_FREE_SPACE_MAP != 0 {
+        truncated(ForkNumber::FreeSpaceMap, free_space::blocks_of_map(blocks));
     }
     if flags & TRUNCATE_VISIBILITY_MAP != 0 {
-        add_map_truncation(rel_map(heap), blocks, effects);
+        let fork = ForkNumber::VisibilityMap;
+        add_map_truncation(RelFork { rel, fork }, blocks, effects);
     }
     Ok(())
-}
-
-fn rel_map(heap: RelFork) -> RelFork {
-    RelFork {
-        fork: ForkNumber::VisibilityMap,
-        ..heap
-    }
 }
 
 /// `visibilitymap_prepare_truncate`: the last page that stays loses the bits of heap blocks that go. A map
