@@ -79,6 +79,8 @@ CREATE VIEW stat AS
          max(c.value) FILTER (WHERE c.name = 'pages_read_ahead') AS pages_read_ahead,
          max(c.value) FILTER (WHERE c.name = 'pages_prefetched') AS pages_prefetched,
          max(c.value) FILTER (WHERE c.name = 'misses_in_flight') AS misses_in_flight,
+         max(c.value) FILTER (WHERE c.name = 'free_space_pages_logged') AS free_space_pages_logged,
+         max(c.value) FILTER (WHERE c.name = 'free_space_rounds') AS free_space_rounds,
          (SELECT l.buckets FROM latencies() l WHERE l.name = 'commit_wait') AS commit_wait_histogram,
          (SELECT l.buckets FROM latencies() l WHERE l.name = 'quorum') AS quorum_histogram,
          (SELECT l.buckets FROM latencies() l WHERE l.name = 'page_wait') AS page_wait_histogram

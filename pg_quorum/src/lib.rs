@@ -6,10 +6,12 @@
 //! - [`cache`] knows which pages the local files hold;
 //! - [`shared`] is what the server's processes share, page requests among it;
 //! - [`link`] is the background worker that talks to the storage nodes;
+//! - [`free_space`] is the one that logs free space maps;
 //! - [`attach`] makes the data directory ready at each start.
 
 mod attach;
 mod cache;
+mod free_space;
 mod link;
 mod pg;
 mod settings;

@@ -155,6 +155,8 @@ fn counters() -> TableIterator<'static, (name!(name, &'static str), name!(value,
         ("misses_in_flight", &counters.misses_in_flight),
         ("commit_waits", &counters.commit_waits),
         ("index_waits", &counters.index_waits),
+        ("free_space_pages_logged", &counters.free_space_pages_logged),
+        ("free_space_rounds", &counters.free_space_rounds),
     ];
     TableIterator::new(rows.into_iter().map(|(name, counter)| (name, count(counter))))
 }

@@ -117,7 +117,7 @@ impl Volume {
     /// Carries out a change that is not a page's.
     pub fn change(&mut self, change: &MetaChange) {
         match change {
-            MetaChange::RelationCreated { fork } if fork.fork != ForkNumber::FreeSpaceMap => {
+            MetaChange::RelationCreated { fork } => {
                 self.forks.entry(*fork).or_default();
             }
             MetaChange::RelationTruncated { fork, blocks } => {

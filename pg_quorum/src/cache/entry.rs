@@ -158,7 +158,7 @@ impl ChunkEntry {
         match written.origin {
             Origin::Logged => clear(&self.local, block),
             Origin::Unlogged if !is_new => {}
-            Origin::Unlogged | Origin::Sequence => {
+            Origin::Unlogged | Origin::Sequence | Origin::FreeSpaceMap => {
                 set(&self.local, block);
             }
         }
@@ -176,6 +176,16 @@ impl ChunkEntry {
             }
         }
         set(&self.awaiting, block);
+    }
+
+    /// Storage has the block, as it is here or newer. Under a hold.
+    pub(super) fn note_logged(&self, block: u32) {
+        clear(&self.local, block);
+    }
+
+    /// The blocks that are nowhere but here.
+    pub(super) fn local(&self) -> u128 {
+        load(&self.bits) & load(&self.local)
     }
 
     /// Clears the bits of the blocks at or behind `first` (of this chunk). Under an exclusive hold. How many

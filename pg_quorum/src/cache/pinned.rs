@@ -4,6 +4,7 @@
 //! dropped while somebody may still ask for it:
 //!
 //! - a page that is not in the log at all, until it is;
+//! - a page of a free space map, until it is logged in the background: its changes never are (`pg::free_space`);
 //! - a sequence's page, always: values handed out inside the logged range are on the page alone;
 //! - command ids other than the first, combo command ids and speculative tokens of heap tuples that a running
 //!   transaction has made or deleted (redo writes the first command id, heapam.c 15.18), until the transactions that
@@ -31,6 +32,8 @@ pub enum Origin {
     Unlogged,
     /// A sequence's.
     Sequence,
+    /// Of a free space map, whatever LSN it bears: what changes it bears none.
+    FreeSpaceMap,
 }
 
 /// Whose end makes the page one like every other.
@@ -81,6 +84,12 @@ impl Written {
         page: &[u8; BLOCK_SIZE],
         oldest_running_xid: impl FnOnce() -> u64,
     ) -> Written {
+        if fork == ForkNumber::FreeSpaceMap {
+            return Written {
+                origin: Origin::FreeSpaceMap,
+                awaits: None,
+            };
+        }
         let origin = if is_sequence(page) {
             Origin::Sequence
         } else if lsn(page) >= FIRST_RECORD_LSN {
@@ -253,6 +262,14 @@ mod tests {
         let mut sequence = page(LOGGED, SEQUENCE_SPECIAL_BYTES);
         sequence[BLOCK_SIZE - 8..BLOCK_SIZE - 4].copy_from_slice(&SEQUENCE_MAGIC.to_le_bytes());
         assert_eq!(judge(&sequence).origin, Origin::Sequence);
+    }
+
+    #[test]
+    fn a_free_space_map_page_is_in_no_log_whatever_its_lsn() {
+        for page in [page(LOGGED, 0), heap(1, 1, 0), [0; BLOCK_SIZE]] {
+            let written = Written::judge(ForkNumber::FreeSpaceMap, &page, || 0);
+            assert_eq!((written.origin, written.awaits), (Origin::FreeSpaceMap, None));
+        }
     }
 
     #[test]

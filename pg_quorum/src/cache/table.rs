@@ -297,6 +297,26 @@ impl ChunkTable {
         })
     }
 
+    /// The pages of free space maps that have been written since they were logged.
+    pub fn unlogged_free_space(self) -> impl Iterator<Item = (RelFork, u32)> {
+        let maps = self
+            .chunks()
+            .filter(|(_, key)| key.fork.fork == ForkNumber::FreeSpaceMap);
+        maps.flat_map(move |(entry, key)| {
+            let local = self.entry(entry).local();
+            let first = key.chunk * BLOCKS_PER_CHUNK;
+            let blocks = (0..BLOCKS_PER_CHUNK).filter(move |block| local >> block & 1 != 0);
+            blocks.map(move |block| (key.fork, first + block))
+        })
+    }
+
+    /// The log gets this block, as it is now or newer: it need not stay.
+    pub fn note_logged(&self, fork: RelFork, block: u32) {
+        if let Some(held) = self.hold_existing(ChunkKey::of(fork, block)) {
+            held.entry().note_logged(block);
+        }
+    }
+
     /// The chunks that have an entry, with its index.
     pub(super) fn chunks(self) -> impl Iterator<Item = (u32, ChunkKey)> {
         (0..self.used()).filter_map(move |entry| Some((entry, self.key_of(entry)?)))
@@ -755,6 +775,36 @@ pub(super) mod tests {
         assert!(is_logged(5));
         table.remove_fork(fork(1));
         assert!(!is_logged(5));
+    }
+
+    #[test]
+    fn a_map_page_is_only_here_until_it_is_logged() {
+        let table = table(4, 100);
+        let map = RelFork {
+            fork: ForkNumber::FreeSpaceMap,
+            ..fork(1)
+        };
+        let page = [0; pg_quorum_types::BLOCK_SIZE];
+        let running = Running {
+            next_xid: 9,
+            backends_round: 9,
+        };
+        let write = |fork: RelFork, block| {
+            let held = table.hold(ChunkKey::of(fork, block)).unwrap();
+            held.put_written(block, Written::judge(fork.fork, &page, || 0), true, running);
+        };
+        let unlogged = || table.unlogged_free_space().collect::<Vec<_>>();
+        for block in [2, 130] {
+            write(map, block);
+            write(fork(2), block);
+        }
+        assert_eq!(unlogged(), [(map, 2), (map, 130)]);
+        table.note_logged(map, 2);
+        assert_eq!(unlogged(), [(map, 130)]);
+        assert!(has(table, map, 2));
+        write(map, 2);
+        table.truncate(map, 130);
+        assert_eq!(unlogged(), [(map, 2)], "written again");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod backends_rounds;
 mod by_myself;
+mod last_records;
 mod local_wal;
 mod pages;
 mod quorum_watch;

@@ -2,25 +2,26 @@
 //!
 //! One current-thread runtime drives the six streams; PostgreSQL's functions are called between its turns, on
 //! the same thread. It reads no catalog, takes no heavyweight lock and waits for no backend: everybody waits
-//! for it. When the last ordinary backend has gone it logs where sequences stand.
+//! for it. When the last ordinary backend has gone it logs what only pages know.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use pg_quorum_client::{Appender, Attachment, Durability, Fenced};
-use pg_quorum_types::{Lsn, RelFileNode};
+use pg_quorum_types::Lsn;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
 
 use super::backends_rounds::BackendsRounds;
+use super::last_records::LastRecords;
 use super::local_wal::{LocalWal, WalReader};
 use super::quorum_watch::QuorumWatch;
 use super::read_point::ReadPoints;
 use crate::attach::Layout;
 use crate::pg::eventfd::{self, EventFd};
-use crate::pg::{cache_files, sequences, server, syncrep, worker};
+use crate::pg::{cache_files, server, syncrep, worker};
 use crate::shared::{self, SharedState};
 
 /// Records of one batch, about.
@@ -34,8 +35,6 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 const WRITE_GRACE: Duration = Duration::from_millis(50);
 /// How long it looks again without sleeping.
 const SPIN: Duration = Duration::from_micros(30);
-/// Sequences that are logged at a stop before what was written is shipped.
-const SEQUENCES_PER_TURN: usize = 1000;
 /// While segments have much WAL to index: how often it is looked how far they are.
 const INDEX_POLL: Duration = Duration::from_millis(10);
 /// While the server stops: how often the backends that are left are counted.
@@ -68,8 +67,8 @@ pub struct Worker {
     last_tick: Instant,
     last_status: Instant,
     stop_deadline: Option<Instant>,
-    /// Sequences to be looked at before the end; `None` until the last ordinary backend has gone.
-    sequences: Option<BTreeSet<RelFileNode>>,
+    /// What is logged before the end; `None` until the last ordinary backend has gone.
+    last_records: Option<LastRecords>,
 }
 
 impl Worker {
@@ -111,7 +110,7 @@ impl Worker {
             last_tick: now,
             last_status: now,
             stop_deadline: None,
-            sequences: None,
+            last_records: None,
         })
     }
 
@@ -245,30 +244,12 @@ impl Worker {
         if server::ordinary_backends() > 0 {
             return None;
         }
-        if !is_over && self.log_sequences() {
+        let last_records = self.last_records.get_or_insert_with(LastRecords::gather);
+        if !is_over && last_records.write_some() {
             return None;
         }
         let is_everything_durable = !has_shipped && self.reader.end() <= self.state.vdl();
         (is_everything_durable || is_over).then_some(is_everything_durable)
-    }
-
-    /// Nobody takes values from sequences any more: the log gets them as they are, some in each turn so that what
-    /// is not shipped stays little. False when there is nothing left to do.
-    fn log_sequences(&mut self) -> bool {
-        let left = self.sequences.get_or_insert_with(sequences::candidates);
-        if left.is_empty() {
-            return false;
-        }
-        for _ in 0..SEQUENCES_PER_TURN {
-            let Some(rel) = left.pop_first() else { break };
-            if let Err(error) = sequences::log_as_it_is(rel) {
-                pgrx::warning!(
-                    "pg_quorum: could not log where the sequence in relation {rel} stands: {error}"
-                );
-            }
-        }
-        sequences::flush();
-        true
     }
 
     async fn sleep(&mut self, now: Instant) -> anyhow::Result<()> {

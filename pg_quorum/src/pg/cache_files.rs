@@ -63,9 +63,6 @@ pub fn is_present(rel: RelFileNode, fork: ForkNumber::Type, block: u32) -> bool 
     let Some(fork) = u8::try_from(fork).ok().and_then(Fork::from_number) else {
         return true;
     };
-    if fork == Fork::FreeSpaceMap {
-        return true;
-    }
     let held = table().hold_existing(ChunkKey::of(RelFork { rel, fork }, block));
     held.is_some_and(|held| held.is_present(block))
 }

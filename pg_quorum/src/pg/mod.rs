@@ -3,6 +3,7 @@
 //! Each file is a thin wrapper with a safe face. Nothing here decides anything.
 #![allow(unsafe_code)] // the one exemption of the workspace: calls into PostgreSQL and the C library
 
+mod buffers;
 pub mod cache_files;
 pub mod clock;
 pub mod config;
@@ -11,6 +12,7 @@ mod elf;
 pub mod eventfd;
 mod files;
 pub mod fork;
+pub mod free_space;
 pub mod futex;
 pub mod hooks;
 pub mod interrupts;

@@ -5,12 +5,11 @@
 //! own value is logged, the way `do_setval` does it, so that the next start, wherever it is, goes on without a gap.
 
 use std::collections::BTreeSet;
-use std::panic::AssertUnwindSafe;
 
 use pg_quorum_types::{BLOCK_SIZE, ForkNumber as Fork, Lsn, RelFileNode};
-use pgrx::PgTryBuilder;
 use pgrx::pg_sys::{self, ForkNumber};
 
+use super::buffers::{dirty_pages, file_node, without_transaction};
 use super::presence_file::table;
 use crate::cache::{SEQUENCE_MAGIC, SEQUENCE_SPECIAL_BYTES};
 
@@ -18,7 +17,6 @@ use crate::cache::{SEQUENCE_MAGIC, SEQUENCE_SPECIAL_BYTES};
 const XLOG_SEQ_LOG: u8 = 0;
 
 const _: () = assert!(size_of::<pg_sys::RelFileNode>() == 12);
-const _: () = assert!(size_of::<pg_sys::BufferDescPadded>() == 64);
 
 /// Where the parts of a sequence's one tuple are on its page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,26 +61,9 @@ pub fn is_ahead_of_log(page: &[u8; BLOCK_SIZE]) -> bool {
 /// Relations that may be sequences ahead of the log: what the local page cache has of them, and every first block
 /// in shared buffers that is dirty. When nobody else changes pages any more.
 pub fn candidates() -> BTreeSet<RelFileNode> {
-    const WANTED: u32 = pg_sys::BM_VALID | pg_sys::BM_TAG_VALID | pg_sys::BM_DIRTY | pg_sys::BM_PERMANENT;
-    let mut found = BTreeSet::new();
-    // SAFETY: NBuffers descriptors of 64 bytes each exist in shared memory. A tag that changes while it is read
-    // names a wrong relation: `log_as_it_is` looks itself. The buffers come first: what is written meanwhile is in
-    // the table before its buffer is clean.
-    unsafe {
-        let count = usize::try_from(pg_sys::NBuffers).unwrap_or(0);
-        for index in 0..count {
-            let descriptor = &raw const (*pg_sys::BufferDescriptors.add(index)).bufferdesc;
-            let state = std::ptr::read_volatile(&raw const (*descriptor).state.value);
-            let tag = std::ptr::read_volatile(&raw const (*descriptor).tag);
-            if state & WANTED == WANTED && tag.forkNum == ForkNumber::MAIN_FORKNUM && tag.blockNum == 0 {
-                found.insert(RelFileNode {
-                    spc: tag.rnode.spcNode.to_u32(),
-                    db: tag.rnode.dbNode.to_u32(),
-                    rel: tag.rnode.relNode.to_u32(),
-                });
-            }
-        }
-    }
+    // The buffers come first: what is written meanwhile is in the table before its buffer is clean.
+    let dirty = dirty_pages().filter(|(fork, block)| fork.fork == Fork::Main && *block == 0);
+    let mut found: BTreeSet<RelFileNode> = dirty.map(|(fork, _)| fork.rel).collect();
     let written = table().ahead_of_log().filter(|fork| fork.fork == Fork::Main);
     found.extend(written.map(|fork| fork.rel));
     found
@@ -93,41 +74,14 @@ pub fn candidates() -> BTreeSet<RelFileNode> {
 /// # Errors
 /// PostgreSQL's message, if the page cannot be read.
 pub fn log_as_it_is(rel: RelFileNode) -> Result<bool, String> {
-    let attempt = AssertUnwindSafe(|| {
-        // SAFETY: on the main thread of a process with a PGPROC; the closure holds nothing that needs dropping.
-        Ok(unsafe { log_page(rel) })
-    });
-    PgTryBuilder::new(attempt)
-        .catch_others(|error| {
-            // SAFETY: what an aborted transaction would do: nothing stays locked or pinned.
-            unsafe {
-                pg_sys::LWLockReleaseAll();
-                pg_sys::UnlockBuffers();
-                pg_sys::ReleaseAuxProcessResources(false);
-            }
-            Err(match error {
-                pg_sys::panic::CaughtError::PostgresError(report)
-                | pg_sys::panic::CaughtError::ErrorReport(report) => report.message().to_owned(),
-                pg_sys::panic::CaughtError::RustPanic { .. } => "an assertion has failed".to_owned(),
-            })
-        })
-        .execute()
-}
-
-/// Writes out what has been logged.
-pub fn flush() {
-    super::wal::flush_inserted();
+    // SAFETY: on the main thread of a process with a PGPROC.
+    without_transaction(|| unsafe { log_page(rel) })
 }
 
 /// # Safety
-/// Errors are raised; the process has the resources of [`own_resources`].
+/// In [`without_transaction`], which takes errors.
 unsafe fn log_page(rel: RelFileNode) -> bool {
-    own_resources();
-    let rnode = pg_sys::RelFileNode {
-        spcNode: rel.spc.into(),
-        dbNode: rel.db.into(),
-        relNode: rel.rel.into(),
-    };
+    let rnode = file_node(rel);
     // SAFETY: smgr and buffer manager calls in their usual order; the lock and the pin end below. Between the two
     // critical-section counts nothing raises: the record's memory was reserved when the process started.
     unsafe {
@@ -167,16 +121,6 @@ unsafe fn log_page(rel: RelFileNode) -> bool {
 fn set_lsn(page: &mut [u8; BLOCK_SIZE], lsn: Lsn) {
     page[..4].copy_from_slice(&((lsn.0 >> 32) as u32).to_le_bytes());
     page[4..8].copy_from_slice(&(lsn.0 as u32).to_le_bytes());
-}
-
-/// A process without transactions pins buffers in a resource owner of its own, made once.
-fn own_resources() {
-    // SAFETY: plain pointers of this process; the owner is released by an exit callback that it registers.
-    unsafe {
-        if pg_sys::CurrentResourceOwner.is_null() {
-            pg_sys::CreateAuxProcessResourceOwner();
-        }
-    }
 }
 
 #[cfg(test)]

@@ -52,7 +52,7 @@ struct Target {
 }
 
 impl Target {
-    /// The shared fork, or `None` for what is local only: temporary relations and the free space map.
+    /// The shared fork, or `None` for what is local only: temporary relations.
     fn of(reln: SMgrRelation, number: ForkNumber::Type) -> Option<Target> {
         // SAFETY: smgr.c passes a live SMgrRelation to every function of the table.
         let rnode = unsafe { (*reln).smgr_rnode };
@@ -123,7 +123,7 @@ fn local_with_room(write: impl Fn()) {
 fn shared_fork(rnode: RelFileNodeBackend, number: ForkNumber::Type) -> Option<RelFork> {
     let fork = u8::try_from(number).ok().and_then(Fork::from_number)?;
     let is_temporary = rnode.backend != pg_sys::InvalidBackendId;
-    if is_temporary || fork == Fork::FreeSpaceMap {
+    if is_temporary {
         return None;
     }
     Some(RelFork {
@@ -234,12 +234,24 @@ fn fetch_and_install(target: Target, block: BlockNumber, wanted: Wanted, buffer:
         Ok(pages) => pages,
         // Not of what this caller has asked for: it may be about another block.
         Err(FetchError::Storage { .. }) if was_under_way => return false,
+        Err(FetchError::Storage { message }) if target.fork.fork == Fork::FreeSpaceMap => {
+            read_as_unknown(target.fork, block, &message, buffer);
+            return true;
+        }
         Err(error) => {
             fail(target.fork, block, error);
             return false;
         }
     };
     install(target, block, &wanted, pages, buffer)
+}
+
+/// A free space map is a hint: nothing fails for want of one of its pages. The server takes zeros for a page that knows of
+/// no free space (`fsm_readbuf`, freespace.c 15.18).
+fn read_as_unknown(fork: RelFork, block: BlockNumber, message: &str, buffer: *mut c_char) {
+    pgrx::warning!("pg_quorum: block {block} of the free space map {fork} is not known: {message}");
+    // SAFETY: smgr.c passes a buffer of a block's size.
+    unsafe { std::ptr::write_bytes(buffer, 0, BLOCK_SIZE) }
 }
 
 /// `None`: there is no link worker any more.
@@ -377,7 +389,6 @@ unsafe extern "C-unwind" fn write(
     skip_fsync: bool,
 ) {
     let Some(target) = Target::of(reln, number) else {
-        let skip_fsync = is_never_synced(reln) || skip_fsync;
         // SAFETY: the arguments that smgr.c passed; an ERROR becomes an unwinding panic here.
         return local_with_room(|| unsafe {
             guarded(|| (md().write)(reln, number, block, buffer, skip_fsync))
@@ -406,7 +417,6 @@ unsafe extern "C-unwind" fn extend(
     skip_fsync: bool,
 ) {
     let Some(target) = Target::of(reln, number) else {
-        let skip_fsync = is_never_synced(reln) || skip_fsync;
         // SAFETY: the arguments that smgr.c passed; an ERROR becomes an unwinding panic here.
         return local_with_room(|| unsafe {
             guarded(|| (md().extend)(reln, number, block, buffer, skip_fsync))
@@ -439,12 +449,6 @@ fn mark_jumped_over(target: Target, block: BlockNumber) {
         let held = target.hold(jumped);
         held.put_written(jumped, Written::ZEROS, true, cache_files::running());
     }
-}
-
-/// Whether no sync is ever asked for: all but temporary relations, for which `md.c` knows it itself.
-fn is_never_synced(reln: SMgrRelation) -> bool {
-    // SAFETY: smgr.c passes a live SMgrRelation.
-    unsafe { (*reln).smgr_rnode.backend == pg_sys::InvalidBackendId }
 }
 
 #[pg_guard]

@@ -1,24 +1,38 @@
-//! The link worker as a PostgreSQL background worker.
+//! The link worker and the worker of free space maps as PostgreSQL's background workers.
 
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
+use std::time::Duration;
+
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, SignalWakeFlags};
+use pgrx::pg_guard;
 use pgrx::pg_sys;
 
 static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);
 static WAKE_DESCRIPTOR: AtomicI32 = AtomicI32::new(-1);
 
-/// Registers the worker, in `_PG_init` of the postmaster: started at once, restarted after a crash restart.
-/// It never ends by itself but by aborting (a crash restart follows) or at shutdown.
+/// Registers the workers, in `_PG_init` of the postmaster.
+///
+/// The link worker is started at once, restarted after a crash restart. It never ends by itself but by aborting (a crash
+/// restart follows) or at shutdown. The other one is a convenience: a server that has room for one worker only does
+/// without.
 pub fn register() {
-    use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
     BackgroundWorkerBuilder::new("pg_quorum link")
         .set_type("pg_quorum link")
         .set_library("pg_quorum")
         .set_function("pg_quorum_link_main")
         .enable_shmem_access(None)
         .set_start_time(BgWorkerStartTime::PostmasterStart)
-        .set_restart_time(Some(std::time::Duration::from_secs(1)))
+        .set_restart_time(Some(Duration::from_secs(1)))
+        .load();
+    BackgroundWorkerBuilder::new("pg_quorum free space")
+        .set_type("pg_quorum free space")
+        .set_library("pg_quorum")
+        .set_function("pg_quorum_free_space_main")
+        .enable_shmem_access(None)
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(Some(Duration::from_secs(60)))
         .load();
 }
 
@@ -32,7 +46,22 @@ pub extern "C-unwind" fn pg_quorum_link_main(_argument: pg_sys::Datum) {
     }
 }
 
-/// Installs the handlers and lets signals in. `wake` is written to when SIGTERM or SIGHUP comes.
+/// The entry point of the worker of free space maps. An ERROR or a panic ends it with status 1, and it is started anew.
+#[pg_guard]
+#[unsafe(no_mangle)]
+pub extern "C-unwind" fn pg_quorum_free_space_main(_argument: pg_sys::Datum) {
+    BackgroundWorker::attach_signal_handlers(SignalWakeFlags::SIGHUP | SignalWakeFlags::SIGTERM);
+    crate::free_space::run();
+}
+
+/// In the worker of free space maps: sleeps so long, or until it is to do something else. False: to stop.
+pub fn pause(longest: Duration) -> bool {
+    let goes_on = BackgroundWorker::wait_latch(Some(longest));
+    reload_configuration_if_asked();
+    goes_on
+}
+
+/// Installs the link worker's handlers and lets signals in. `wake` is written to when SIGTERM or SIGHUP comes.
 pub fn start_signals(wake: &impl AsRawFd) {
     WAKE_DESCRIPTOR.store(wake.as_raw_fd(), Ordering::SeqCst);
     // SAFETY: the handlers are async-signal-safe: they set flags and write to a descriptor.
@@ -75,7 +104,9 @@ pub fn is_link_worker() -> bool {
 
 /// Whether the postmaster has asked this worker to stop.
 pub fn stop_requested() -> bool {
-    STOP_REQUESTED.load(Ordering::SeqCst)
+    // SAFETY: a flag made for signal handlers; pgrx's sets it.
+    let by_pgrx = unsafe { (&raw const pg_sys::ShutdownRequestPending).read_volatile() } != 0;
+    by_pgrx || STOP_REQUESTED.load(Ordering::SeqCst)
 }
 
 /// Rereads the configuration if the postmaster has asked for it. Main thread.

@@ -80,6 +80,9 @@ pub struct Counters {
     pub commit_waits: AtomicU64,
     /// Writes that waited since the segments' index was too far behind.
     pub index_waits: AtomicU64,
+    /// Pages of free space maps that were logged, and how often all that had been written was.
+    pub free_space_pages_logged: AtomicU64,
+    pub free_space_rounds: AtomicU64,
     /// From the request to the pages, as the backend sees it.
     pub page_wait: Histogram,
     /// From the end of the local write to the quorum's acknowledgement, as the backend sees it.

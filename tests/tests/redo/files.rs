@@ -39,7 +39,8 @@ pub struct FinalComparison {
     pub mismatches: Vec<Mismatch>,
 }
 
-/// Compares all forks but free space maps, and all pages of transaction state.
+/// Compares all forks but free space maps, which a standby fills by itself as it replays (`XLogRecordPageWithFreeSpace`,
+/// freespace.c 15.18), and all pages of transaction state.
 pub fn compare(replay: &Replay, standby: &Volume, has_checksums: bool) -> FinalComparison {
     let mut comparison = FinalComparison::default();
     let ours = &replay.volume;

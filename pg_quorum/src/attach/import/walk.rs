@@ -1,7 +1,7 @@
 //! Reading a stopped cluster's directory, item by item.
 //!
-//! Left out, because nothing of the volume depends on it: free-space maps, unlogged relations but for their init
-//! forks, temporary relations, statistics, slots, notifications, sub-transaction state.
+//! Left out, because nothing of the volume depends on it: unlogged relations but for their init forks, temporary
+//! relations, statistics, slots, notifications, sub-transaction state.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -194,9 +194,7 @@ fn forks_of(layout: &Layout, key: DatabaseKey, directory: &Path) -> Result<Vec<F
     }
     let mut forks = Vec::new();
     for ((rel, fork), length) in first_files {
-        let left_out =
-            fork == ForkNumber::FreeSpaceMap || (fork != ForkNumber::Init && unlogged.contains(&rel));
-        if left_out {
+        if fork != ForkNumber::Init && unlogged.contains(&rel) {
             continue;
         }
         let fork = RelFork {
