@@ -206,6 +206,11 @@ impl Site {
             id: 1,
             request: Some(pages.clone()),
         });
+        let unchanged = v1::GetUnchangedRequest {
+            context: context.clone(),
+            fork,
+            ..v1::GetUnchangedRequest::default()
+        };
         let size = v1::GetRelationSizeRequest {
             context: context.clone(),
             lsn: 0,
@@ -227,6 +232,7 @@ impl Site {
             ("status", code(calls.segment().status(v1::StatusRequest {}).await)),
             ("pages", code(calls.pages().get_pages(pages).await)),
             ("stream", first(calls.pages().stream_pages(question).await).await),
+            ("unchanged", code(calls.pages().get_unchanged(unchanged).await)),
             ("size", code(calls.pages().get_relation_size(size).await)),
             ("hold", first(calls.pages().hold_read_point(hold).await).await),
             ("image", first(calls.state().get_compute_image(image).await).await),

@@ -171,6 +171,11 @@ impl PageIndex {
         records
     }
 
+    /// Where the page's last record ends, `None` if it has none.
+    pub fn last_change(&self, key: &PageKey) -> Option<Lsn> {
+        self.pages.get(key).map(|indexed| indexed.last_end)
+    }
+
     /// The pages that have records up to `target`.
     pub fn pending(&self, target: Lsn) -> Pending {
         // First how many entries a page has, then where the next one of them belongs.

@@ -36,6 +36,7 @@ mod state;
 pub mod store;
 mod stored_page;
 mod unbuildable;
+mod unchanged;
 mod wal_bytes;
 
 use std::fs;
@@ -61,6 +62,7 @@ pub use redo_threads::RedoThreads;
 pub use settings::DerivedSettings;
 pub use stored_page::{page_checksum, set_page_checksum};
 pub use unbuildable::UnbuildablePage;
+pub use unchanged::BLOCKS as UNCHANGED_BLOCKS;
 
 use engine::{Engine, Indexed, Work};
 use import::Import;
@@ -320,6 +322,21 @@ impl Derived {
     /// As for [`Derived::page`].
     pub fn pages(&self, keys: &[PageKey], at: Lsn) -> Result<Vec<ReadPage>, DerivedError> {
         read_pages::pages(self.engine()?.as_ref(), keys, at)
+    }
+
+    /// The blocks from `first_block` on, at most [`UNCHANGED_BLOCKS`], that no record has changed that ends above `since`:
+    /// a bit for each. Of a log that is indexed up to `at` or further. Blocks on the disk.
+    ///
+    /// # Errors
+    /// `at` is not indexed; the disk fails.
+    pub fn unchanged(
+        &self,
+        fork: RelFork,
+        first_block: u32,
+        since: Lsn,
+        at: Lsn,
+    ) -> Result<u128, DerivedError> {
+        unchanged::unchanged(self.engine()?.as_ref(), fork, first_block, since, at)
     }
 
     /// Pages that cannot be built here, `limit` of them at most.

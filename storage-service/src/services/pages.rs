@@ -111,6 +111,26 @@ impl PagesService {
         })
     }
 
+    async fn unchanged(
+        &self,
+        request: Request<v1::GetUnchangedRequest>,
+    ) -> Result<v1::GetUnchangedReply, NoAnswer> {
+        let grant = Grant::of(&request)?;
+        let request = request.into_inner();
+        let admission = Admission::new(&self.gate, grant, request.context, EpochRule::Started)?;
+        let fork = fork(request.fork)?;
+        let (since, at) = (Lsn(request.since), Lsn(request.lsn));
+        wait_indexed(&self.derived, at).await?;
+        let first_block = request.first_block;
+        let look = move |derived: &Derived| derived.unchanged(fork, first_block, since, at);
+        let unchanged = blocking(&self.derived, look).await?;
+        admission.check()?;
+        Ok(v1::GetUnchangedReply {
+            unchanged: Bytes::copy_from_slice(&unchanged.to_le_bytes()),
+            refused: None,
+        })
+    }
+
     async fn size(
         &self,
         request: Request<v1::GetRelationSizeRequest>,
@@ -214,6 +234,20 @@ impl Pages for PagesService {
             .map(move |question| service.clone().answer(grant.clone(), question))
             .buffer_unordered(MAX_QUESTIONS);
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn get_unchanged(
+        &self,
+        request: Request<v1::GetUnchangedRequest>,
+    ) -> Result<Response<v1::GetUnchangedReply>, Status> {
+        match self.unchanged(request).await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(NoAnswer::Refused(refused)) => Ok(Response::new(v1::GetUnchangedReply {
+                refused: Some(refused.into()),
+                ..Default::default()
+            })),
+            Err(NoAnswer::Failed(status)) => Err(status),
+        }
     }
 
     async fn get_relation_size(

@@ -66,6 +66,13 @@ impl Pages for Echo {
         Err(Status::unimplemented("single pages only"))
     }
 
+    async fn get_unchanged(
+        &self,
+        _request: Request<v1::GetUnchangedRequest>,
+    ) -> Result<Response<v1::GetUnchangedReply>, Status> {
+        Err(Status::unimplemented("pages only"))
+    }
+
     async fn get_relation_size(
         &self,
         _request: Request<v1::GetRelationSizeRequest>,

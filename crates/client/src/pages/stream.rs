@@ -188,6 +188,13 @@ mod tests {
             Err(Status::unimplemented("streams only"))
         }
 
+        async fn get_unchanged(
+            &self,
+            _request: Request<v1::GetUnchangedRequest>,
+        ) -> Result<Response<v1::GetUnchangedReply>, Status> {
+            Err(Status::unimplemented("streams only"))
+        }
+
         async fn get_relation_size(
             &self,
             _request: Request<v1::GetRelationSizeRequest>,
