@@ -81,6 +81,8 @@ CREATE VIEW stat AS
          max(c.value) FILTER (WHERE c.name = 'misses_in_flight') AS misses_in_flight,
          max(c.value) FILTER (WHERE c.name = 'free_space_pages_logged') AS free_space_pages_logged,
          max(c.value) FILTER (WHERE c.name = 'free_space_rounds') AS free_space_rounds,
+         max(c.value) FILTER (WHERE c.name = 'kept_good') AS kept_good,
+         max(c.value) FILTER (WHERE c.name = 'kept_gone') AS kept_gone,
          (SELECT l.buckets FROM latencies() l WHERE l.name = 'commit_wait') AS commit_wait_histogram,
          (SELECT l.buckets FROM latencies() l WHERE l.name = 'quorum') AS quorum_histogram,
          (SELECT l.buckets FROM latencies() l WHERE l.name = 'page_wait') AS page_wait_histogram
@@ -89,7 +91,8 @@ COMMENT ON VIEW stat IS 'counts since the server''s start, and histograms as in 
 
 CREATE VIEW cache AS
   SELECT c.size_limit, c.cached, c.only_here, c.awaiting, s.cache_hits AS hits, s.cache_misses AS misses,
-         s.pages_dropped, s.pages_refetched, s.pages_passed_by, c.working_set_1min, c.working_set_10min, c.working_set_1h
+         s.pages_dropped, s.pages_refetched, s.pages_passed_by, s.kept_good, s.kept_gone,
+         c.working_set_1min, c.working_set_10min, c.working_set_1h
     FROM cache_state() c, stat s;
 COMMENT ON VIEW cache IS 'the local page cache: bytes it may hold and holds, bytes that stay because only this server has them or because something that runs may need them, counts of pages, and the bytes that were in use within a time: one row';
 

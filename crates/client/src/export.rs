@@ -18,8 +18,8 @@ use pg_quorum_types::{BLOCK_SIZE, Lsn, RelFork, VolumeId};
 use pg_quorum_wal::WalBuilder;
 
 use crate::pgdata::{
-    self, AuthMethod, BLOCKS_PER_FILE, Builder, Built, Failure, Keep, Layout, NewDirectoryError, OldFiles,
-    Opening, OrdinaryDirectory, TablespacePlace, wal_files,
+    self, AuthMethod, BLOCKS_PER_FILE, Builder, Built, Failure, Files, Keep, Layout, NewDirectoryError,
+    OldFiles, Opening, OrdinaryDirectory, TablespacePlace, wal_files,
 };
 use crate::{
     Attachment, ClientConfig, ConfigError, HeldReadPoint, ImageEvent, ObserveError, PageContent, PageError,
@@ -181,7 +181,7 @@ async fn build(
         match (event, &mut begun) {
             (ImageEvent::Begin { last_record_lsn }, _) => {
                 pgdata::clear(layout, Keep::Nothing, OldFiles::Remove)?;
-                begun = Some((Builder::new(layout, place.clone(), false), last_record_lsn));
+                begun = Some((Builder::new(layout, place.clone(), Files::None), last_record_lsn));
             }
             (ImageEvent::Items(items), Some((builder, _))) => {
                 for item in items {

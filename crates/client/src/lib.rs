@@ -43,7 +43,7 @@ pub use export::{ExportError, ExportProgress, ExportRequest, Exported, export_vo
 pub use fenced::Fenced;
 pub use import::{ImportError, Imported, Source, import_base};
 pub use observe::{HeldReadPoint, ObserveError, observe_volume};
-pub use pages::{PageContent, PageError, PageReader, PageRequest, Pages, ReadStats};
+pub use pages::{PageContent, PageError, PageReader, PageRequest, Pages, ReadStats, UnchangedRequest};
 pub use probe::{NodeReport, probe};
 pub use state::{
     ImageEvent, ImageReader, StateError, VolumeControl, WalChunk, WalReader, compute_image, control_file,

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use pg_quorum_client::pgdata::{
-    self, Builder, Built, ComputeIdentity, Failure, Keep, Layout, OldFiles, Opening, Result, TablespacePlace,
-    wal_files,
+    self, Builder, Built, ComputeIdentity, Failure, Files, Keep, Layout, OldFiles, Opening, Result,
+    TablespacePlace, wal_files,
 };
 use pg_quorum_client::{
     AppendLimits, Appender, Attachment, Batch, ClientConfig, EmptyVolume, ImageEvent, NoWalSource,
@@ -24,6 +24,7 @@ use super::report::{Report, Reporter};
 use super::stages::Stages;
 use super::take::{is_attached_directory, take};
 use super::{AttachSettings, import, slots, warm};
+use crate::cache::{Crash, Kept};
 use crate::pg::presence_file;
 
 /// How long it is tried to get WAL that only replication slots need.
@@ -66,7 +67,7 @@ async fn attach(settings: &AttachSettings, reporter: &Reporter) -> Result<()> {
             ready
         }
     };
-    let keep = what_to_keep(&ready.attachment, &held.identity, is_import);
+    let mut keep = what_to_keep(&ready.attachment, &held.identity, is_import);
     if ready.cut_segments > 0 {
         reporter.log(format!(
             "{} bytes of WAL that were never durable were cut from {} segments",
@@ -74,6 +75,9 @@ async fn attach(settings: &AttachSettings, reporter: &Reporter) -> Result<()> {
         ));
     }
     hold(settings, held.identity, &ready.attachment)?;
+    if keep == Keep::Slots && pass_on_note(settings, &ready.attachment)? {
+        keep = Keep::SlotsAndPages;
+    }
     let built = open_volume(
         settings,
         ready.attachment,
@@ -210,11 +214,27 @@ fn what_to_keep(attachment: &Attachment, identity: &ComputeIdentity, is_import: 
     if is_import {
         return Keep::ImportedFiles;
     }
-    let previous = attachment.history.entries().iter().rev().nth(1);
-    match previous {
-        Some(entry) if entry.epoch.number == identity.last_held_epoch => Keep::Slots,
+    match previous_epoch(attachment) {
+        Some(number) if number == identity.last_held_epoch => Keep::Slots,
         _ => Keep::Nothing,
     }
+}
+
+/// The number of the epoch before this one.
+fn previous_epoch(attachment: &Attachment) -> Option<u64> {
+    let entry = attachment.history.entries().iter().rev().nth(1);
+    entry.map(|entry| entry.epoch.number)
+}
+
+/// Whether the server of the epoch before this one has left its files whole. If so they are whole in this one, as long as
+/// nothing is changed.
+fn pass_on_note(settings: &AttachSettings, attachment: &Attachment) -> Result<bool> {
+    let layout = Layout::new(&settings.pgdata, &attachment.facts);
+    let is_whole = previous_epoch(attachment).is_some_and(|number| warm::is_whole_since(&layout, number));
+    if is_whole {
+        warm::note_whole(&layout, attachment.epoch.number)?;
+    }
+    Ok(is_whole)
 }
 
 /// The epoch is ours: noted before anything of the directory is changed.
@@ -275,12 +295,12 @@ async fn open_volume(
     stages.end("first record");
     rebuild_wal(&layout, &attachment, &record, transport).await?;
     stages.end("WAL");
-    if image.is_warm {
+    if image.left == Left::All {
         control.set_unlogged_lsn(local_control.unlogged_lsn());
     }
     pgdata::make_readable(&layout, &control)?;
     write_control_file(&layout, &control)?;
-    warm::note_whole(&layout)?;
+    warm::note_whole(&layout, attachment.epoch.number)?;
     pgdata::update_attachment(&settings.pgdata, &attachment)
         .map_err(|error| Failure::new(error.to_string()))?;
     appender.announce_vdl(Duration::from_secs(1)).await;
@@ -292,19 +312,36 @@ async fn open_volume(
         image.built.databases,
         image.built.forks,
         image.built.prepared_transactions,
-        if image.is_warm {
-            "local pages are kept"
-        } else {
-            "no local pages"
-        }
+        image.left,
     ))
+}
+
+/// What of the local pages is left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Left {
+    Nothing,
+    OfACrash(Kept),
+    All,
+}
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Left::Nothing => f.write_str("no local pages"),
+            Left::OfACrash(kept) => write!(
+                f,
+                "{} local pages are kept, {} are not",
+                kept.pages, kept.void_pages
+            ),
+            Left::All => f.write_str("local pages are kept"),
+        }
+    }
 }
 
 struct Image {
     built: Built,
     last_record_lsn: Lsn,
-    /// The local files were kept.
-    is_warm: bool,
+    left: Left,
 }
 
 async fn build_directory(
@@ -321,25 +358,29 @@ async fn build_directory(
     };
     let mut image = compute_image(attachment, lsn, transport).map_err(failed)?;
     let mut begun: Option<(Builder<'_>, Lsn)> = None;
-    let mut is_warm = false;
+    let mut files = Files::None;
     while let Some(event) = image.next().await.map_err(failed)? {
         match (event, &mut begun) {
             (ImageEvent::Begin { last_record_lsn }, _) => {
                 let was_stopped_here = local_control.state() == ClusterState::ShutDown
                     && local_control.last_checkpoint() == last_record_lsn;
                 let keep = match keep {
-                    Keep::Slots if was_stopped_here && warm::is_whole(layout) => Keep::Everything,
+                    Keep::SlotsAndPages if was_stopped_here => Keep::Everything,
                     Keep::Slots if was_stopped_here => Keep::SlotsAndStatistics,
                     other => other,
+                };
+                files = match keep {
+                    Keep::SlotsAndPages => Files::OfACrash,
+                    keep if keep.keeps_files() => Files::All,
+                    _ => Files::None,
                 };
                 stages.end("its state's begin");
                 let old_files = what_becomes_of_old_files(layout)?;
                 begin_cache(layout, keep)?;
-                is_warm = keep.keeps_files();
                 pgdata::clear(layout, keep, old_files)?;
                 stages.end("clearing");
                 let place = TablespacePlace::AsRecorded(attachment.volume);
-                let builder = Builder::new(layout, place, is_warm);
+                let builder = Builder::new(layout, place, files);
                 begun = Some((builder, last_record_lsn));
             }
             (ImageEvent::Items(items), Some((builder, _))) => {
@@ -354,11 +395,23 @@ async fn build_directory(
     stages.end("its state");
     let built = builder.finish()?;
     stages.end("files");
+    let left = match files {
+        Files::None => Left::Nothing,
+        Files::OfACrash => Left::OfACrash(keep_pages(&built, local_control, lsn)?),
+        Files::All => Left::All,
+    };
+    stages.end("cache");
     Ok(Image {
         built,
         last_record_lsn,
-        is_warm,
+        left,
     })
+}
+
+/// The cache's pages that a crash has left, when the volume's log ends at `end`.
+fn keep_pages(built: &Built, local_control: &ControlFile, end: Lsn) -> Result<Kept> {
+    let redo = local_control.checkpoint().redo;
+    warm::keep_after_crash(built, Crash { redo, end })
 }
 
 /// Files of the last run are removed while the server runs, if there is room for as many pages beside them. Before the
@@ -374,10 +427,13 @@ fn what_becomes_of_old_files(layout: &Layout) -> Result<OldFiles> {
 /// The presence table for the run that begins, before the files are touched.
 fn begin_cache(layout: &Layout, keep: Keep) -> Result<()> {
     if keep == Keep::Everything {
-        presence_file::table().begin_anew();
-        return Ok(());
+        let taken_over = presence_file::table().begin_anew();
+        return taken_over.map_err(|full| Failure::new(full.to_string()));
     }
     warm::forget_whole(layout)?;
+    if keep == Keep::SlotsAndPages {
+        return Ok(()); // when it is known what the volume has
+    }
     presence_file::empty_table().map_err(|error| {
         Failure::new(format!(
             "the table of the local page cache could not be emptied: {error}"

@@ -1,5 +1,5 @@
-//! One chunk's entry in shared memory: key, presence bits, holds and generation; what must stay, and how the chunk
-//! is used.
+//! One chunk's entry in shared memory: key, presence bits, holds and generation; what must stay, how the chunk is used,
+//! and what of it a crash has left ([`super::kept`]).
 //!
 //! ```text
 //!  state  63 ........ 24 | 23..22 | 21     | 20        | 19 .......... 0
@@ -15,14 +15,15 @@ use super::BLOCKS_PER_CHUNK;
 use super::pinned::{Awaits, Origin, Written};
 use super::surroundings::{Ended, Running, Tick};
 
-/// All zeros is a free entry. The first cache line has what a read needs, the second one the rest.
+/// All zeros is a free entry. The first cache line has what a read and a write need, the second one the rest, the third
+/// what a crash has left.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
 pub struct ChunkEntry {
     state: AtomicU64,
     /// See `table::pack_key`; zeros: free.
     key: [AtomicU64; 2],
-    bits: [AtomicU64; 2],
+    pub(super) bits: [AtomicU64; 2],
     /// The next entry of the hash chain or of the free list, its index plus one; zero: the last.
     pub(super) next: AtomicU32,
     /// 1: block 0 is a sequence's page that is ahead of its log record.
@@ -31,8 +32,10 @@ pub struct ChunkEntry {
     touched: AtomicU32,
     /// How often the chunk was used: [`ABSENT`], [`CAME`] or [`HOT`].
     usage: AtomicU32,
+    /// The insert LSN when a block was written or installed last: no block here bears witness to a record behind it.
+    pub(super) written_at: AtomicU64,
     /// Blocks that are nowhere but here.
-    local: [AtomicU64; 2],
+    pub(super) local: [AtomicU64; 2],
     /// Blocks that stay until what they await has ended.
     awaiting: [AtomicU64; 2],
     /// `next_xid` and `backends_round` of [`Running`] at the last write of an awaiting block.
@@ -44,9 +47,13 @@ pub struct ChunkEntry {
     wanted_blocks: AtomicU32,
     /// Nothing could be dropped: not worth a look before this time.
     stuck_until: AtomicU32,
+    /// Blocks that are in the file as a crash has left them: not present until it is known that they are good.
+    pub(super) kept: [AtomicU64; 2],
+    /// A kept block is good if no record has changed it that ends above this; invalid: it is not, whatever the log says.
+    pub(super) kept_since: AtomicU64,
 }
 
-const _: () = assert!(size_of::<ChunkEntry>() == 128);
+const _: () = assert!(size_of::<ChunkEntry>() == 192);
 const _: () = assert!(BLOCKS_PER_CHUNK == 128);
 
 /// A chunk that is touched that long after it was touched before is in use, not only passed by a scan.
@@ -145,9 +152,10 @@ impl ChunkEntry {
         self.bits[word].load(Ordering::Acquire) & bit != 0
     }
 
-    /// Under a hold. True if it was absent.
+    /// Under a hold. True if nothing was in the file before.
     pub(super) fn set_present(&self, block: u32) -> bool {
-        set(&self.bits, block)
+        let was_kept = clear(&self.kept, block);
+        set(&self.bits, block) && !was_kept
     }
 
     /// The block has been written as `written` says, while `running` was. Under a hold, before [`Self::set_present`].
@@ -156,7 +164,9 @@ impl ChunkEntry {
     /// without one. Such a block is not `is_new`.
     pub(super) fn note_written(&self, block: u32, written: Written, is_new: bool, running: Running) {
         match written.origin {
-            Origin::Logged => clear(&self.local, block),
+            Origin::Logged => {
+                clear(&self.local, block);
+            }
             Origin::Unlogged if !is_new => {}
             Origin::Unlogged | Origin::Sequence | Origin::FreeSpaceMap => {
                 set(&self.local, block);
@@ -189,15 +199,11 @@ impl ChunkEntry {
     }
 
     /// Clears the bits of the blocks at or behind `first` (of this chunk). Under an exclusive hold. How many
-    /// blocks were present.
+    /// blocks were in the file.
     pub(super) fn clear_from(&self, first: u32) -> u32 {
-        let keep = match first {
-            0 => 0,
-            1..BLOCKS_PER_CHUNK => u128::MAX >> (BLOCKS_PER_CHUNK - first),
-            _ => return 0,
-        };
-        let gone = load(&self.bits) & !keep;
-        for bits in [&self.bits, &self.local, &self.awaiting] {
+        let keep = first_blocks(first);
+        let gone = self.in_file() & !keep;
+        for bits in [&self.bits, &self.local, &self.awaiting, &self.kept] {
             keep_only(bits, keep);
         }
         if first == 0 {
@@ -223,9 +229,23 @@ impl ChunkEntry {
         for number in [&self.touched, &self.usage, &self.wanted_blocks, &self.stuck_until] {
             number.store(0, Ordering::Relaxed);
         }
-        for number in [&self.awaited_xid, &self.awaited_round, &self.dropped_at] {
+        for number in [
+            &self.awaited_xid,
+            &self.awaited_round,
+            &self.dropped_at,
+            &self.written_at,
+            &self.kept_since,
+        ] {
             number.store(0, Ordering::Relaxed);
         }
+    }
+
+    /// Of no chunk any more, at a start: nothing of it is left but its generation.
+    pub(super) fn clear_at_start(&self) {
+        self.begin_anew();
+        self.clear_from(0);
+        self.forget_history();
+        self.set_packed_key([0; 2]);
     }
 
     /// A block has been read or written.
@@ -252,7 +272,7 @@ impl ChunkEntry {
 
     /// The blocks that may be dropped once what they await has ended.
     pub(super) fn candidates(&self) -> u128 {
-        load(&self.bits) & !load(&self.local)
+        self.in_file() & !load(&self.local)
     }
 
     pub(super) fn is_stuck(&self, now: Tick) -> bool {
@@ -294,18 +314,21 @@ impl ChunkEntry {
     }
 
     /// `blocks` are absent from now on; storage is to be asked for them at `insert_lsn` or later. Under an
-    /// exclusive hold.
-    pub(super) fn drop_blocks(&self, blocks: u128, insert_lsn: Lsn) {
+    /// exclusive hold. Those of them that were present: [`Self::restore_blocks`] may be called for them.
+    pub(super) fn drop_blocks(&self, blocks: u128, insert_lsn: Lsn) -> u128 {
+        let were_present = load(&self.bits) & blocks;
         self.dropped_at.fetch_max(insert_lsn.0, Ordering::AcqRel);
         self.wanted_blocks.store(blocks.count_ones(), Ordering::Relaxed);
         self.usage.store(ABSENT, Ordering::Relaxed);
         keep_only(&self.bits, !blocks);
+        keep_only(&self.kept, !blocks);
         self.raise_generation();
+        were_present
     }
 
-    /// The blocks that are present.
-    pub(super) fn present(&self) -> u128 {
-        load(&self.bits)
+    /// The blocks whose pages are in the file: those that are present, and those that a crash has left.
+    pub(super) fn in_file(&self) -> u128 {
+        load(&self.bits) | load(&self.kept)
     }
 
     /// Undoes the clearing of `blocks`, which are in the md file still. Under the same exclusive hold.
@@ -329,15 +352,26 @@ impl ChunkEntry {
         self.wanted_blocks.load(Ordering::Relaxed)
     }
 
-    /// After a clean stop: nobody holds the entry, nothing that a block awaited is there any more, and what was dropped
-    /// is older than the attach.
+    /// At a start: nobody holds the entry, nothing that a block awaited is there any more, and what was dropped is older
+    /// than the attach, as is all that the blocks know that count.
     pub(super) fn begin_anew(&self) {
         self.state.fetch_and(!(HOLDERS | EXCLUSIVE), Ordering::AcqRel);
         keep_only(&self.awaiting, 0);
-        self.awaited_xid.store(0, Ordering::Relaxed);
-        self.awaited_round.store(0, Ordering::Relaxed);
-        self.dropped_at.store(0, Ordering::Relaxed);
+        for number in [
+            &self.awaited_xid,
+            &self.awaited_round,
+            &self.dropped_at,
+            &self.written_at,
+        ] {
+            number.store(0, Ordering::Relaxed);
+        }
+        self.stuck_until.store(0, Ordering::Relaxed);
         self.set_ahead_of_log(false);
+    }
+
+    /// Whether somebody has a hold; after a crash: had one when it ended, and may have left anything in the file.
+    pub(super) fn is_held(&self) -> bool {
+        self.state.load(Ordering::Acquire) & (HOLDERS | EXCLUSIVE) != 0
     }
 
     /// Under a hold.
@@ -351,8 +385,9 @@ impl ChunkEntry {
         self.is_ahead_of_log.load(Ordering::Acquire) != 0
     }
 
+    /// Blocks that are in the file.
     pub(super) fn block_count(&self) -> u32 {
-        self.present().count_ones()
+        self.in_file().count_ones()
     }
 
     pub(super) fn local_count(&self) -> u32 {
@@ -363,9 +398,10 @@ impl ChunkEntry {
         load(&self.awaiting).count_ones()
     }
 
-    /// What is present and why it stays.
+    /// What is present and why it stays. Kept blocks are not: whoever reads their copy asks storage.
     pub(super) fn contents(&self) -> Contents {
         Contents {
+            written_at: self.written_at.load(Ordering::Acquire),
             bits: load(&self.bits),
             local: load(&self.local),
             awaiting: load(&self.awaiting),
@@ -378,12 +414,14 @@ impl ChunkEntry {
     /// The md file has become a copy of another one, of these contents. How many blocks were absent before.
     /// Under a hold.
     pub(super) fn add_contents(&self, from: Contents) -> u32 {
+        self.written_at.fetch_max(from.written_at, Ordering::AcqRel);
         self.awaited_xid.fetch_max(from.awaited_xid, Ordering::AcqRel);
         self.awaited_round.fetch_max(from.awaited_round, Ordering::AcqRel);
         self.set_ahead_of_log(from.is_ahead_of_log);
         add(&self.local, from.local);
         add(&self.awaiting, from.awaiting);
-        let added = from.bits & !load(&self.bits);
+        let added = from.bits & !self.in_file();
+        keep_only(&self.kept, !from.bits);
         add(&self.bits, from.bits);
         added.count_ones()
     }
@@ -401,6 +439,7 @@ impl ChunkEntry {
 /// What [`ChunkEntry::contents`] gives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Contents {
+    written_at: u64,
     bits: u128,
     local: u128,
     awaiting: u128,
@@ -414,7 +453,16 @@ fn position(block: u32) -> (usize, u64) {
     ((block / 64) as usize, 1 << (block % 64))
 }
 
-fn load(bits: &[AtomicU64; 2]) -> u128 {
+/// The bits of a chunk's first blocks.
+pub(super) fn first_blocks(count: u32) -> u128 {
+    match count {
+        0 => 0,
+        1..BLOCKS_PER_CHUNK => u128::MAX >> (BLOCKS_PER_CHUNK - count),
+        _ => u128::MAX,
+    }
+}
+
+pub(super) fn load(bits: &[AtomicU64; 2]) -> u128 {
     u128::from(bits[0].load(Ordering::Acquire)) | u128::from(bits[1].load(Ordering::Acquire)) << 64
 }
 
@@ -424,19 +472,18 @@ fn set(bits: &[AtomicU64; 2], block: u32) -> bool {
     bits[word].load(Ordering::Relaxed) & bit == 0 && bits[word].fetch_or(bit, Ordering::AcqRel) & bit == 0
 }
 
-fn clear(bits: &[AtomicU64; 2], block: u32) {
+/// True if the bit was set.
+fn clear(bits: &[AtomicU64; 2], block: u32) -> bool {
     let (word, bit) = position(block);
-    if bits[word].load(Ordering::Relaxed) & bit != 0 {
-        bits[word].fetch_and(!bit, Ordering::AcqRel);
-    }
+    bits[word].load(Ordering::Relaxed) & bit != 0 && bits[word].fetch_and(!bit, Ordering::AcqRel) & bit != 0
 }
 
-fn add(bits: &[AtomicU64; 2], more: u128) {
+pub(super) fn add(bits: &[AtomicU64; 2], more: u128) {
     bits[0].fetch_or(more as u64, Ordering::AcqRel);
     bits[1].fetch_or((more >> 64) as u64, Ordering::AcqRel);
 }
 
-fn keep_only(bits: &[AtomicU64; 2], keep: u128) {
+pub(super) fn keep_only(bits: &[AtomicU64; 2], keep: u128) {
     bits[0].fetch_and(keep as u64, Ordering::AcqRel);
     bits[1].fetch_and((keep >> 64) as u64, Ordering::AcqRel);
 }

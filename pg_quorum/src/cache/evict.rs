@@ -103,12 +103,12 @@ fn drop_chunk(table: ChunkTable, index: u32, key: ChunkKey, around: &impl Surrou
     if blocks == 0 {
         return 0;
     }
-    entry.drop_blocks(blocks, around.insert_lsn());
+    let were_present = entry.drop_blocks(blocks, around.insert_lsn());
     let mut kept = 0;
-    for run in holes(blocks, entry.present()) {
+    for run in holes(blocks, entry.in_file()) {
         let first = key.chunk * BLOCKS_PER_CHUNK;
         if !around.punch(key.fork, first + run.start..first + run.end) {
-            kept |= mask(run) & blocks;
+            kept |= mask(run) & were_present;
         }
     }
     entry.restore_blocks(kept);

@@ -23,12 +23,16 @@
 //! are asked for as of that LSN or later. Once the cache is full of what is in use, a page that a lookup has fetched is
 //! used without being kept, but for one in a few ([`is_worth_keeping`]).
 //!
+//! **A crash leaves most of it.** What the server has left in the md files is *kept*: a chunk's kept blocks become present
+//! when a segment has said that the log has not changed them since the last checkpoint (module `kept` has the proof).
+//!
 //! What this module does not know: PostgreSQL's functions and file descriptors (`pg::smgr` has them), and
 //! where pages come from (`shared::Ticket`).
 
 mod admit;
 mod entry;
 mod evict;
+mod kept;
 mod pinned;
 mod scans;
 mod surroundings;
@@ -39,6 +43,7 @@ use pg_quorum_types::RelFork;
 pub use admit::is_worth_keeping;
 pub use entry::ChunkEntry;
 pub use evict::{drop_all, make_room};
+pub use kept::{Crash, Kept};
 pub use pinned::{SEQUENCE_MAGIC, SEQUENCE_SPECIAL_BYTES, Written};
 pub use scans::Scans;
 pub use surroundings::{Ended, Running, Surroundings, Tick};

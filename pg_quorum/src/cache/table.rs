@@ -91,13 +91,14 @@ const ENTRIES_PER_GROWTH: u32 = 1 << 16;
 static HELD: AtomicU64 = AtomicU64::new(0);
 const EXCLUSIVE_HOLD: u64 = 1 << 32;
 
-/// Lets go of a hold that a FATAL error left behind. At a process's exit.
+/// Lets go of a hold that a FATAL error left behind, whatever it has left in the file. At a process's exit.
 pub fn release_at_exit(table: ChunkTable) {
     let held = HELD.swap(0, Ordering::Relaxed);
     let Some(entry) = (held & u64::from(u32::MAX)).checked_sub(1) else {
         return;
     };
     let entry = &table.parts.entries[entry as usize];
+    entry.written_at.store(u64::MAX, Ordering::Release);
     if held & EXCLUSIVE_HOLD == 0 {
         entry.release_shared();
     } else {
@@ -154,16 +155,6 @@ impl ChunkTable {
     /// Whether the table is of this layout, and can be taken over from an earlier run.
     pub fn is_usable(&self) -> bool {
         self.parts.header.layout.load(Ordering::Acquire) == LAYOUT
-    }
-
-    /// Takes the table over from a run that has ended cleanly: nobody holds anything, nothing runs.
-    pub fn begin_anew(&self) {
-        self.parts.header.futile_until.store(0, Ordering::Relaxed);
-        for entry in 0..self.used() {
-            if self.key_of(entry).is_some() {
-                self.entry(entry).begin_anew();
-            }
-        }
     }
 
     /// Blocks that are present.
@@ -432,10 +423,43 @@ impl ChunkTable {
     }
 
     fn insert_chunk(&self, key: ChunkKey) -> Result<(), TableFull> {
-        let extent = self.insert(pack(key.fork, 0, true))?;
-        self.entry(extent).raise_extent(key.chunk + 1);
+        self.insert_extent(key.fork, key.chunk + 1)?;
         self.insert(chunk_key(key))?;
         Ok(())
+    }
+
+    /// The fork has had so many chunks.
+    pub(super) fn insert_extent(&self, fork: RelFork, chunks: u32) -> Result<(), TableFull> {
+        let extent = self.insert(pack(fork, 0, true))?;
+        self.entry(extent).raise_extent(chunks);
+        Ok(())
+    }
+
+    /// At a start: no chain and no free entry, and no lock that anybody has.
+    pub(super) fn clear_index(&self) {
+        let header = self.parts.header;
+        for word in [&header.free, &header.allocator, &header.futile_until] {
+            word.store(0, Ordering::Relaxed);
+        }
+        header.live.store(0, Ordering::Relaxed);
+        for bucket in self.parts.buckets {
+            bucket.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// At a start: puts an entry that has a key into the index.
+    pub(super) fn chain_at_start(&self, index: u32) {
+        let entry = self.entry(index);
+        let bucket = self.bucket(entry.packed_key());
+        entry
+            .next
+            .store(bucket.load(Ordering::Relaxed), Ordering::Relaxed);
+        bucket.store(index + 1, Ordering::Release);
+        self.parts.header.live.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn set_cached_pages(&self, pages: u64) {
+        self.parts.header.cached.store(pages, Ordering::Release);
     }
 
     /// The entry of `key`, made if there is none.
@@ -531,7 +555,7 @@ impl ChunkTable {
         Ok(index)
     }
 
-    fn give_free(&self, index: u32) {
+    pub(super) fn give_free(&self, index: u32) {
         let header = self.parts.header;
         let guard = SpinGuard::lock(&header.allocator);
         self.entry(index)
@@ -539,6 +563,21 @@ impl ChunkTable {
             .store(header.free.load(Ordering::Relaxed), Ordering::Release);
         header.free.store(index + 1, Ordering::Relaxed);
         drop(guard);
+    }
+}
+
+#[cfg(test)]
+impl ChunkTable {
+    pub(super) fn parts(&self) -> Parts {
+        self.parts
+    }
+}
+
+#[cfg(test)]
+impl Header {
+    /// As a process leaves it that is killed while it takes an entry.
+    pub(super) fn lock_allocator(&self) {
+        self.allocator.store(1, Ordering::SeqCst);
     }
 }
 
@@ -554,8 +593,12 @@ impl Held {
         }
     }
 
-    fn entry(&self) -> &'static ChunkEntry {
+    pub(super) fn entry(&self) -> &'static ChunkEntry {
         self.table.entry(self.entry)
+    }
+
+    pub(super) fn table(&self) -> ChunkTable {
+        self.table
     }
 
     pub fn key(&self) -> ChunkKey {
@@ -628,6 +671,10 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
+        // An ERROR in the middle of a write: it may have left anything in the file.
+        if std::thread::panicking() {
+            self.entry().written_at.store(u64::MAX, Ordering::Release);
+        }
         HELD.store(0, Ordering::Relaxed);
         if self.exclusive {
             self.entry().release_exclusive();

@@ -92,6 +92,25 @@ pub fn fetch_by_myself(
     Ok(())
 }
 
+/// Asks which blocks the log has not changed, without the link worker.
+///
+/// # Errors
+/// As [`crate::shared::Ticket::ask_unchanged`].
+pub fn ask_unchanged_by_myself(
+    fork: RelFork,
+    first_block: u32,
+    since: Lsn,
+    lsn: Lsn,
+) -> Result<u128, FetchError> {
+    let storage = |message: String| FetchError::Storage { message };
+    with_connection(|connection| {
+        connection
+            .with_reader(async |reader| Ok(pages::unchanged(reader, fork, first_block, since, lsn).await?))
+    })
+    .ok_or_else(|| storage("this process cannot reach the storage nodes".to_owned()))?
+    .map_err(|error| storage(format!("{error:#}")))
+}
+
 fn with_connection<T>(work: impl FnOnce(&mut Connection) -> T) -> Option<T> {
     CONNECTION.with_borrow_mut(|slot| {
         if slot.is_none() {
@@ -153,6 +172,14 @@ impl Connection {
         blocks: &[u32],
         not_modified_since: Lsn,
     ) -> anyhow::Result<Vec<PageContent>> {
+        let lsn = state().vdl().max(not_modified_since);
+        self.with_reader(async |reader| Ok(pages::read(reader, lsn, fork, blocks, not_modified_since).await?))
+    }
+
+    fn with_reader<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&PageReader) -> anyhow::Result<T>,
+    ) -> anyhow::Result<T> {
         let Connection {
             runtime,
             attachment,
@@ -161,14 +188,11 @@ impl Connection {
             ..
         } = self;
         runtime.block_on(async {
-            if pages.is_none() {
-                *pages = Some(PageReader::new(attachment.clone(), &settings.transport)?);
-            }
-            let Some(reader) = pages else {
-                return Ok(Vec::new());
+            let reader = match pages {
+                Some(reader) => reader,
+                none => none.insert(PageReader::new(attachment.clone(), &settings.transport)?),
             };
-            let lsn = state().vdl().max(not_modified_since);
-            Ok(pages::read(reader, lsn, fork, blocks, not_modified_since).await?)
+            work(reader).await
         })
     }
 }

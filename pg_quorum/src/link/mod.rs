@@ -19,7 +19,7 @@ use pg_quorum_tls::{Tls, TlsError};
 use pg_quorum_token::TokenFile;
 
 pub use crate::pg::worker::register;
-pub use by_myself::{fetch_by_myself, ship_by_myself};
+pub use by_myself::{ask_unchanged_by_myself, fetch_by_myself, ship_by_myself};
 
 use read_point::ReadPoints;
 

@@ -5,13 +5,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pg_quorum_client::{Attachment, PageContent, PageError, PageReader, Transport};
+use pg_quorum_client::{Attachment, PageContent, PageError, PageReader, Transport, UnchangedRequest};
 use pg_quorum_types::{BLOCK_SIZE, Lsn, RelFork};
 use tokio::io::unix::AsyncFd;
 
 use super::read_point::ReadPoints;
 use crate::pg::eventfd::{self, EventFd};
-use crate::shared::{self, PageRequest, SharedState};
+use crate::shared::{self, Asked, PageRequest, SharedState};
 
 /// How long segments are asked one after the other before the backend gets an error. Sessions that wait can be
 /// cancelled at any time.
@@ -102,14 +102,44 @@ async fn answer(
     let PageRequest {
         slot,
         fork,
-        blocks,
+        wanted,
         not_modified_since,
     } = request;
-    let read_point = read_points.begin(|| state.vdl().max(not_modified_since));
-    match read(&reader, read_point.lsn(), fork, &blocks, not_modified_since).await {
-        Ok(pages) => state.page_slots.complete(slot, pages.iter().map(bytes)),
-        Err(error) => state.page_slots.fail(slot, &error.to_string()),
+    let answered = match wanted {
+        Asked::Pages(blocks) => {
+            let read_point = read_points.begin(|| state.vdl().max(not_modified_since));
+            let pages = read(&reader, read_point.lsn(), fork, &blocks, not_modified_since).await;
+            pages.map(|pages| state.page_slots.complete(slot, pages.iter().map(bytes)))
+        }
+        Asked::Unchanged { first_block, since } => {
+            let unchanged = unchanged(&reader, fork, first_block, since, not_modified_since).await;
+            unchanged.map(|unchanged| state.page_slots.complete_unchanged(slot, unchanged))
+        }
+    };
+    if let Err(error) = answered {
+        state.page_slots.fail(slot, &error.to_string());
     }
+}
+
+/// Which blocks no record has changed that ends above `since`, in a log up to `lsn` or further.
+///
+/// # Errors
+/// The nodes'.
+pub async fn unchanged(
+    reader: &PageReader,
+    fork: RelFork,
+    first_block: u32,
+    since: Lsn,
+    lsn: Lsn,
+) -> Result<u128, PageError> {
+    let request = UnchangedRequest {
+        fork,
+        first_block,
+        since,
+        lsn,
+        patience: PATIENCE,
+    };
+    reader.get_unchanged(request).await
 }
 
 /// The pages at `lsn` or a little earlier: none was changed behind `not_modified_since`.

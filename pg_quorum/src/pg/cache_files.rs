@@ -28,6 +28,12 @@ pub fn running() -> Running {
     }
 }
 
+/// The end of the last record that was inserted, or is being.
+pub fn insert_lsn() -> Lsn {
+    // SAFETY: reads shared memory under a spinlock; raises nothing.
+    Lsn(unsafe { pg_sys::GetXLogInsertEndRecPtr() })
+}
+
 /// The cache has grown: drops what is not in use until it is within its limit. Never raises; not in a process that
 /// holds a chunk.
 pub fn make_room() {
@@ -58,13 +64,27 @@ pub fn drop_cached(rel: Option<RelFileNode>) -> u64 {
     dropped
 }
 
+/// What the cache has of a block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Presence {
+    Present,
+    /// A crash has left it in the file, good or not.
+    Kept,
+    Absent,
+}
+
 /// Whether a block of a relation that is shared with storage is in the cache. Local ones count as present.
-pub fn is_present(rel: RelFileNode, fork: ForkNumber::Type, block: u32) -> bool {
-    let Some(fork) = u8::try_from(fork).ok().and_then(Fork::from_number) else {
-        return true;
+pub fn presence(rel: RelFileNode, fork: ForkNumber::Type, block: u32) -> Presence {
+    let fork = u8::try_from(fork).ok().and_then(Fork::from_number);
+    let Some(fork) = fork.filter(|fork| *fork != Fork::FreeSpaceMap) else {
+        return Presence::Present;
     };
     let held = table().hold_existing(ChunkKey::of(RelFork { rel, fork }, block));
-    held.is_some_and(|held| held.is_present(block))
+    match held {
+        Some(held) if held.is_present(block) => Presence::Present,
+        Some(held) if held.is_kept(block) => Presence::Kept,
+        _ => Presence::Absent,
+    }
 }
 
 /// What the cache holds.
@@ -148,8 +168,7 @@ impl Surroundings for Server {
     }
 
     fn insert_lsn(&self) -> Lsn {
-        // SAFETY: reads shared memory under a spinlock; raises nothing.
-        Lsn(unsafe { pg_sys::GetXLogInsertEndRecPtr() })
+        insert_lsn()
     }
 
     fn is_unlogged(&self, rel: RelFileNode) -> bool {

@@ -16,6 +16,7 @@ pub mod free_space;
 pub mod futex;
 pub mod hooks;
 pub mod interrupts;
+mod kept_pages;
 mod md15;
 mod patch;
 pub mod postmaster_death;

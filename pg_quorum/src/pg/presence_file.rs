@@ -36,14 +36,14 @@ impl Mapped {
 
 static MAPPED: OnceLock<Mapped> = OnceLock::new();
 
-/// The table that the last run has left in its file, or an empty one: at the postmaster's start. At a crash restart
-/// it is emptied: no other process is left.
+/// The table that the last run has left in its file, or an empty one: at the postmaster's start. At a crash restart it
+/// is mapped still, as the processes that have ended have left it.
 ///
 /// # Errors
 /// The file cannot be made or mapped, or its disk is full.
 pub fn open(path: &Path) -> io::Result<()> {
     if MAPPED.get().is_some() {
-        return empty_table();
+        return Ok(());
     }
     let mut options = OpenOptions::new();
     let file = options

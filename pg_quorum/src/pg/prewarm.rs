@@ -6,8 +6,9 @@ use pg_quorum_types::{BLOCK_SIZE, RelFileNode};
 use pgrx::PgSqlErrorCode;
 use pgrx::pg_sys::{self, ForkNumber, Oid};
 
+use super::cache_files::{self, Presence};
 use super::presence_file::table;
-use super::{cache_files, interrupts, report};
+use super::{interrupts, report};
 
 /// A relation that is open and locked against being dropped, until [`OpenRelation::close`] or the end of the
 /// transaction.
@@ -72,15 +73,23 @@ pub fn prewarm(oid: Oid, fork: &str, first: Option<i64>, last: Option<i64>) -> u
     let mut page = [0; BLOCK_SIZE];
     for block in blocks(&relation, fork, first, last) {
         interrupts::process();
-        if cache_files::is_present(relation.file_node(), fork, block) {
-            continue;
+        let presence = || cache_files::presence(relation.file_node(), fork, block);
+        // SAFETY: an open relation, one of its blocks, a buffer of a block's size. As pg_prewarm('read') does.
+        let mut read =
+            || unsafe { pg_sys::smgrread(relation.storage(), fork, block, page.as_mut_ptr().cast()) };
+        match presence() {
+            Presence::Present => continue,
+            Presence::Kept => {
+                read();
+                continue;
+            }
+            Presence::Absent => {}
         }
         if table().cached_pages() >= cache_files::limit_pages() {
             pgrx::notice!("the local page cache is full: block {block} and those behind it are not read");
             break;
         }
-        // SAFETY: an open relation, one of its blocks, a buffer of a block's size. As pg_prewarm('read') does.
-        unsafe { pg_sys::smgrread(relation.storage(), fork, block, page.as_mut_ptr().cast()) };
+        read();
         fetched += 1;
     }
     relation.close();

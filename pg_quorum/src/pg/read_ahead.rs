@@ -36,7 +36,7 @@ impl Blocks {
         let mut blocks = Blocks::one(block);
         let end = end.min(held.key().end_block());
         for next in block + 1..end {
-            if blocks.is_full() || held.is_present(next) {
+            if blocks.is_full() || held.is_in_file(next) {
                 break;
             }
             blocks.push(next);
@@ -197,7 +197,7 @@ pub fn after_miss(fork: RelFork, block: u32, blocks: &Blocks, nblocks: impl Fn()
         let Ok(held) = table().hold(ChunkKey::of(fork, next)) else {
             return;
         };
-        let is_known = held.is_present(next) || AHEAD.with_borrow(|ahead| ahead.has(fork, next));
+        let is_known = held.is_in_file(next) || AHEAD.with_borrow(|ahead| ahead.has(fork, next));
         if is_known {
             next += 1;
             continue;
@@ -254,7 +254,7 @@ pub fn advise(fork: RelFork, block: u32, nblocks: impl Fn() -> u32) {
     }
     let key = ChunkKey::of(fork, block);
     let Ok(held) = table().hold(key) else { return };
-    if held.is_present(block) {
+    if held.is_in_file(block) {
         return;
     }
     let wanted = Wanted::new(fork, Blocks::one(block), held);

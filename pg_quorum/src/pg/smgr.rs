@@ -20,7 +20,7 @@ use super::md15::{BLOCKS_PER_SEGMENT, MdTable, md};
 use super::presence_file::table;
 use super::read_ahead::{self, Blocks, InFlight, Wanted};
 use super::wait_event::WaitEvent;
-use super::{cache_files, clock, interrupts, report, sequences, transactions};
+use super::{cache_files, clock, interrupts, kept_pages, report, sequences, transactions};
 use crate::cache::{ChunkKey, Held, Seen, Written, release_at_exit};
 use crate::link;
 use crate::shared::{self, FetchError, MAX_BLOCKS_PER_REQUEST, Page, Ticket};
@@ -88,10 +88,15 @@ impl Target {
 
     /// Runs `write`, which writes to the md file under a hold on `block`'s chunk. If the disk is full, chunks that
     /// are not in use are dropped, and it is tried again; with none left, the error is raised.
+    ///
+    /// When it is over what is in the file knows of no record behind the insert position: hint bits may have been set during
+    /// the write.
     fn write_with_room(self, block: BlockNumber, write: impl Fn(&Held)) {
         loop {
             let held = self.hold(block);
-            let Some(full) = disk_full_error(|| write(&held)) else {
+            let full = disk_full_error(|| write(&held));
+            held.note_written_at(cache_files::insert_lsn());
+            let Some(full) = full else {
                 return;
             };
             drop(held);
@@ -186,6 +191,12 @@ unsafe extern "C-unwind" fn read(
             shared::add(&shared::state().counters.cache_hits, 1);
             return;
         }
+        if held.is_kept(block) {
+            if kept_pages::settle(held).is_err_and(|error| fail(target.fork, block, error, buffer)) {
+                return;
+            }
+            continue;
+        }
         let is_scan = read_ahead::is_scan(target.fork, block);
         let end = if is_scan { BlockNumber::MAX } else { block + 1 };
         let blocks = Blocks::absent_from(&held, block, end);
@@ -234,14 +245,7 @@ fn fetch_and_install(target: Target, block: BlockNumber, wanted: Wanted, buffer:
         Ok(pages) => pages,
         // Not of what this caller has asked for: it may be about another block.
         Err(FetchError::Storage { .. }) if was_under_way => return false,
-        Err(FetchError::Storage { message }) if target.fork.fork == Fork::FreeSpaceMap => {
-            read_as_unknown(target.fork, block, &message, buffer);
-            return true;
-        }
-        Err(error) => {
-            fail(target.fork, block, error);
-            return false;
-        }
+        Err(error) => return fail(target.fork, block, error, buffer),
     };
     install(target, block, &wanted, pages, buffer)
 }
@@ -337,6 +341,8 @@ fn install(
             held.set_present(*block);
         }
     }
+    // Pages that are asked for after a drop may be newer than what is durable.
+    held.note_written_at(cache_files::insert_lsn());
     held.touch(clock::tick());
     held.set_logged();
     let counters = &shared::state().counters;
@@ -358,9 +364,14 @@ fn page_buffer() -> &'static mut PageBuffer {
     unsafe { &mut BUFFER }
 }
 
-/// Leaves with the error that the interrupt or the failure asks for. Returns if the interrupt has vanished.
-fn fail(fork: RelFork, block: BlockNumber, error: FetchError) {
+/// Leaves with the error that the interrupt or the failure asks for. Returns false if the interrupt has vanished, true
+/// if there is a page to go on with all the same.
+fn fail(fork: RelFork, block: BlockNumber, error: FetchError, buffer: *mut c_char) -> bool {
     match error {
+        FetchError::Storage { message } if fork.fork == Fork::FreeSpaceMap => {
+            read_as_unknown(fork, block, &message, buffer);
+            return true;
+        }
         FetchError::Interrupted => interrupts::leave(),
         FetchError::Fenced { message } => report::error(
             PgSqlErrorCode::ERRCODE_ADMIN_SHUTDOWN,
@@ -378,6 +389,7 @@ fn fail(fork: RelFork, block: BlockNumber, error: FetchError) {
             },
         ),
     }
+    false
 }
 
 #[pg_guard]
@@ -516,9 +528,9 @@ unsafe extern "C-unwind" fn prefetch(
 ) -> bool {
     if let Some(target) = Target::of(reln, number) {
         let held = table().hold_existing(ChunkKey::of(target.fork, block));
-        let is_present = held.as_ref().is_some_and(|held| held.is_present(block));
+        let is_in_file = held.as_ref().is_some_and(|held| held.is_in_file(block));
         let is_logged = held.is_some_and(|held| held.is_logged());
-        if !is_present {
+        if !is_in_file {
             release_holds_at_exit();
             if is_logged || read_ahead::is_under_way(target.fork) || !target.is_local() {
                 read_ahead::advise(target.fork, block, || target.nblocks());

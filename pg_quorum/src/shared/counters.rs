@@ -72,6 +72,9 @@ pub struct Counters {
     pub pages_refetched: AtomicU64,
     /// Pages that were fetched and used, and not kept since the cache was full of what is in use.
     pub pages_passed_by: AtomicU64,
+    /// Pages that a crash has left in the cache and that were good, and those that the log has changed since.
+    pub kept_good: AtomicU64,
+    pub kept_gone: AtomicU64,
     /// Pages that were asked for ahead of a scan, and on PostgreSQL's advice (`smgr_prefetch`).
     pub pages_read_ahead: AtomicU64,
     pub pages_prefetched: AtomicU64,

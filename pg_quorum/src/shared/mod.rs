@@ -20,7 +20,7 @@ use crate::pg::wait_event::WaitEvent;
 use crate::pg::{futex, postmaster_death, shmem};
 
 pub use counters::{Counters, Histogram, add};
-pub use page_slots::{FetchError, MAX_BLOCKS_PER_REQUEST, Page, PageRequest, PageSlots, Ticket};
+pub use page_slots::{Asked, FetchError, MAX_BLOCKS_PER_REQUEST, Page, PageRequest, PageSlots, Ticket};
 pub use segments::{SegmentReport, SegmentStats};
 pub use text::SharedText;
 pub use wake::{create_wakeups, page_wakeup, wal_wakeup};

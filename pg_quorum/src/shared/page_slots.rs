@@ -1,6 +1,7 @@
 //! Page requests from backends to the link worker.
 //!
-//! A fixed pool of slots in shared memory; a request of up to 16 blocks of one fork lives in one.
+//! A fixed pool of slots in shared memory; a request of up to 16 blocks of one fork lives in one, or the question which
+//! blocks of a chunk the log has not changed.
 //!
 //! ```text
 //!            backend                 worker               worker                backend
@@ -67,6 +68,9 @@ struct PageSlot {
     fork: AtomicU32,
     block_count: AtomicU32,
     not_modified_since: AtomicU64,
+    /// Set: the question is which of 128 blocks, from the first in `blocks` on, have not been changed behind this LSN. The
+    /// answer is in the first page.
+    unchanged_since: AtomicU64,
     blocks: [AtomicU32; MAX_BLOCKS_PER_REQUEST],
     error: SharedText<1024>,
     pages: [SharedPage; MAX_BLOCKS_PER_REQUEST],
@@ -84,6 +88,16 @@ impl SharedPage {
         }
     }
 
+    fn store_bits(&self, bits: u128) {
+        self.0[0].store(bits as u64, Ordering::Relaxed);
+        self.0[1].store((bits >> 64) as u64, Ordering::Relaxed);
+    }
+
+    fn load_bits(&self) -> u128 {
+        let word = |number: usize| u128::from(self.0[number].load(Ordering::Relaxed));
+        word(0) | word(1) << 64
+    }
+
     fn load(&self, page: &mut Page) {
         let (words, _) = page.as_chunks_mut::<8>();
         for (to, from) in words.iter_mut().zip(&self.0) {
@@ -97,9 +111,20 @@ impl SharedPage {
 pub struct PageRequest {
     pub slot: usize,
     pub fork: RelFork,
-    pub blocks: Vec<u32>,
-    /// The pages must be at least of this LSN.
+    pub wanted: Asked,
+    /// The pages must be at least of this LSN, the log that is looked at must reach it.
     pub not_modified_since: Lsn,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Pages(Vec<u32>),
+    /// Which of 128 blocks no record has changed that ends above `since`.
+    Unchanged {
+        first_block: u32,
+        since: Lsn,
+    },
 }
 
 /// Why pages could not be had.
@@ -144,8 +169,32 @@ impl Ticket {
             return Err(FetchError::LinkGone);
         }
         let slot = shared.page_slots.claim(shared, interrupted)?;
-        slot.send(fork, blocks, not_modified_since);
+        slot.send(fork, blocks, not_modified_since, Lsn::INVALID);
         Ok(Ticket { slot })
+    }
+
+    /// Asks which of the 128 blocks from `first_block` on no record has changed that ends above `since`, in a log up to
+    /// `lsn` or further: a bit for each block. Waits for the answer as [`Ticket::begin`] and [`Ticket::collect`] do.
+    ///
+    /// # Errors
+    /// See [`FetchError`].
+    pub fn ask_unchanged(
+        fork: RelFork,
+        first_block: u32,
+        since: Lsn,
+        lsn: Lsn,
+        interrupted: &dyn Fn() -> bool,
+    ) -> Result<u128, FetchError> {
+        debug_assert!(since.is_valid());
+        let shared = state();
+        if shared.link_gone() {
+            return Err(FetchError::LinkGone);
+        }
+        let slot = shared.page_slots.claim(shared, interrupted)?;
+        slot.send(fork, &[first_block], lsn, since);
+        let ticket = Ticket { slot };
+        ticket.slot.wait(shared, interrupted)?;
+        Ok(slot.pages[0].load_bits())
     }
 
     /// Begins a request for blocks that nobody needs yet, at most [`MAX_BLOCKS_PER_REQUEST`] of them, without
@@ -163,7 +212,7 @@ impl Ticket {
             return None;
         }
         let slot = shared.page_slots.claim_ahead(in_flight)?;
-        slot.send(fork, blocks, not_modified_since);
+        slot.send(fork, blocks, not_modified_since, Lsn::INVALID);
         Some(Ticket { slot })
     }
 
@@ -252,6 +301,13 @@ impl PageSlots {
         self.answer(slot, DONE);
     }
 
+    /// Worker: the bits that were asked for.
+    pub fn complete_unchanged(&self, slot: usize, unchanged: u128) {
+        let slot = &self.slots[slot];
+        slot.pages[0].store_bits(unchanged);
+        self.answer(slot, DONE);
+    }
+
     /// Worker: the request has failed.
     pub fn fail(&self, slot: usize, message: &str) {
         let slot = &self.slots[slot];
@@ -276,7 +332,7 @@ impl PageSlot {
             .is_ok()
     }
 
-    fn fill(&self, fork: RelFork, blocks: &[u32], not_modified_since: Lsn) {
+    fn fill(&self, fork: RelFork, blocks: &[u32], not_modified_since: Lsn, unchanged_since: Lsn) {
         self.spc.store(fork.rel.spc, Ordering::Relaxed);
         self.db.store(fork.rel.db, Ordering::Relaxed);
         self.rel.store(fork.rel.rel, Ordering::Relaxed);
@@ -288,11 +344,23 @@ impl PageSlot {
             .store(u32::try_from(blocks.len()).unwrap_or(0), Ordering::Relaxed);
         self.not_modified_since
             .store(not_modified_since.0, Ordering::Relaxed);
+        self.unchanged_since.store(unchanged_since.0, Ordering::Relaxed);
     }
 
     fn request(&self, slot: usize) -> Option<PageRequest> {
         let count = (self.block_count.load(Ordering::Relaxed) as usize).min(MAX_BLOCKS_PER_REQUEST);
         let fork = u8::try_from(self.fork.load(Ordering::Relaxed)).ok()?;
+        let blocks = self.blocks[..count]
+            .iter()
+            .map(|block| block.load(Ordering::Relaxed));
+        let since = Lsn(self.unchanged_since.load(Ordering::Relaxed));
+        let wanted = match since.is_valid() {
+            true => Asked::Unchanged {
+                first_block: self.blocks[0].load(Ordering::Relaxed),
+                since,
+            },
+            false => Asked::Pages(blocks.collect()),
+        };
         Some(PageRequest {
             slot,
             fork: RelFork {
@@ -303,17 +371,14 @@ impl PageSlot {
                 },
                 fork: ForkNumber::from_number(fork)?,
             },
-            blocks: self.blocks[..count]
-                .iter()
-                .map(|block| block.load(Ordering::Relaxed))
-                .collect(),
+            wanted,
             not_modified_since: Lsn(self.not_modified_since.load(Ordering::Relaxed)),
         })
     }
 
     /// Fills a slot that was claimed, and wakes the worker.
-    fn send(&self, fork: RelFork, blocks: &[u32], not_modified_since: Lsn) {
-        self.fill(fork, blocks, not_modified_since);
+    fn send(&self, fork: RelFork, blocks: &[u32], not_modified_since: Lsn, unchanged_since: Lsn) {
+        self.fill(fork, blocks, not_modified_since, unchanged_since);
         self.state.store(REQUESTED, Ordering::SeqCst);
         state().wake_page_thread();
     }

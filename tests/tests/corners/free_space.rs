@@ -80,11 +80,14 @@ fn count_maps(pgdata: &Path) -> usize {
         .count()
 }
 
+/// What ends a server, and starts it or another one.
+type End = fn(&mut Cluster);
+
 /// Without its map the table grows by half.
 #[test]
 fn what_was_free_is_found_after_every_end_of_a_server() {
     let mut cluster = small_cluster("free-space");
-    let ends: [(&str, fn(&mut Cluster)); 4] = [
+    let ends: [(&str, End); 4] = [
         ("a clean stop", stop_and_start),
         ("a clean stop, another directory", stop_and_move),
         ("a crash", crash),

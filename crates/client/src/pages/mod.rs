@@ -9,6 +9,7 @@
 
 mod choose;
 mod latency;
+mod questions;
 mod read;
 mod stream;
 
@@ -32,6 +33,18 @@ pub struct PageRequest<'a> {
     pub blocks: &'a [u32],
     pub lsn: Lsn,
     pub not_modified_since: Lsn,
+    /// How long to go on asking one segment after the other.
+    pub patience: Duration,
+}
+
+/// Which of the 128 blocks from `first_block` on no record has changed that ends above `since`, in a log up to `lsn` or
+/// further.
+#[derive(Clone, Copy, Debug)]
+pub struct UnchangedRequest {
+    pub fork: RelFork,
+    pub first_block: u32,
+    pub since: Lsn,
+    pub lsn: Lsn,
     /// How long to go on asking one segment after the other.
     pub patience: Duration,
 }
@@ -77,6 +90,7 @@ pub struct PageReader {
 }
 
 struct ReadSegment {
+    node: Node,
     stream: PageStream,
     standing: Mutex<Standing>,
 }
@@ -93,8 +107,10 @@ impl PageReader {
             .members
             .iter()
             .map(|member| {
+                let node = Node::new(&member.address, transport)?;
                 Ok(ReadSegment {
-                    stream: PageStream::new(Node::new(&member.address, transport)?),
+                    stream: PageStream::new(node.clone()),
+                    node,
                     standing: Mutex::new(Standing::new()),
                 })
             })
@@ -111,6 +127,15 @@ impl PageReader {
     /// # Errors
     /// When the patience is at its end, what each segment said.
     pub async fn get_pages(&self, request: PageRequest<'_>) -> Result<Pages, PageError> {
+        read::read(self, request).await
+    }
+
+    /// Finds out which blocks are as they were: bit `n` is set for block `first_block + n` if so, and clear if not or if
+    /// nothing is known of it.
+    ///
+    /// # Errors
+    /// As for [`PageReader::get_pages`].
+    pub async fn get_unchanged(&self, request: UnchangedRequest) -> Result<u128, PageError> {
         read::read(self, request).await
     }
 

@@ -5,12 +5,10 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use pg_quorum_proto::v1;
 use pg_quorum_quorum::{QuorumSet, Refusal};
-use pg_quorum_types::{BLOCK_SIZE, Lsn};
 
+use super::PageReader;
 use super::choose::RequestEnd;
-use super::{PageContent, PageReader, PageRequest, Pages};
 use crate::{CallError, Fenced};
 
 /// Requests of one read that may be under way at the same time.
@@ -32,17 +30,34 @@ pub enum PageError {
     Fenced(Fenced),
 }
 
+/// What one segment can answer.
+pub(super) trait Question: Copy + Send + Sync {
+    type Answer: Send;
+    /// How much is asked for: a segment is expected to take as long as it did with other questions of this size.
+    fn blocks(&self) -> usize;
+    /// How long to go on asking one segment after the other.
+    fn patience(&self) -> Duration;
+    /// How many pages have come.
+    fn pages(answer: &Self::Answer) -> usize;
+    /// Asks the member with this index.
+    fn ask(
+        self,
+        reader: &PageReader,
+        index: usize,
+    ) -> impl Future<Output = Result<Self::Answer, Failure>> + Send;
+}
+
 /// Why one segment could not answer.
-enum Failure {
+pub(super) enum Failure {
     Call(CallError),
     Page(String),
 }
 
-pub(super) async fn read(reader: &PageReader, request: PageRequest<'_>) -> Result<Pages, PageError> {
-    let deadline = Instant::now() + request.patience;
+pub(super) async fn read<Q: Question>(reader: &PageReader, question: Q) -> Result<Q::Answer, PageError> {
+    let deadline = Instant::now() + question.patience();
     loop {
-        let failures = match round(reader, request, deadline).await {
-            Ok(pages) => return Ok(pages),
+        let failures = match round(reader, question, deadline).await {
+            Ok(answer) => return Ok(answer),
             Err(failures) => failures,
         };
         if let Some(fenced) = fenced(reader, &failures) {
@@ -59,12 +74,12 @@ pub(super) async fn read(reader: &PageReader, request: PageRequest<'_>) -> Resul
 }
 
 /// Asks each segment once at most.
-async fn round(
+async fn round<Q: Question>(
     reader: &PageReader,
-    request: PageRequest<'_>,
+    question: Q,
     deadline: Instant,
-) -> Result<Pages, Vec<(usize, Failure)>> {
-    let mut candidates = VecDeque::from(reader.order(request.blocks.len(), Instant::now()));
+) -> Result<Q::Answer, Vec<(usize, Failure)>> {
+    let mut candidates = VecDeque::from(reader.order(question.blocks(), Instant::now()));
     let mut under_way = FuturesUnordered::new();
     let mut failures = Vec::new();
     let mut hedge_after = Duration::ZERO;
@@ -76,19 +91,19 @@ async fn round(
             hedge_after = reader.segments[index]
                 .standing
                 .lock()
-                .hedge_after(request.blocks.len());
-            under_way.push(ask(reader, index, request, false));
+                .hedge_after(question.blocks());
+            under_way.push(ask(reader, index, question, false));
         }
         let may_hedge = under_way.len() < MAX_UNDER_WAY && !candidates.is_empty();
         tokio::select! {
             biased;
             Some((index, answer)) = under_way.next() => match answer {
-                Ok(pages) => return Ok(pages),
+                Ok(answer) => return Ok(answer),
                 Err(failure) => failures.push((index, failure)),
             },
             () = tokio::time::sleep(hedge_after), if may_hedge => {
                 if let Some(index) = candidates.pop_front() {
-                    under_way.push(ask(reader, index, request, true));
+                    under_way.push(ask(reader, index, question, true));
                 }
             }
             () = tokio::time::sleep_until(deadline.into()) => {
@@ -117,79 +132,31 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-async fn ask(
+async fn ask<Q: Question>(
     reader: &PageReader,
     index: usize,
-    request: PageRequest<'_>,
+    question: Q,
     is_hedge: bool,
-) -> (usize, Result<Pages, Failure>) {
+) -> (usize, Result<Q::Answer, Failure>) {
     let segment = &reader.segments[index];
     segment.standing.lock().on_asked(is_hedge);
     let mut under_way = UnderWay {
         reader,
         index,
-        blocks: request.blocks.len(),
+        blocks: question.blocks(),
         since: Instant::now(),
         end: RequestEnd::Dropped,
     };
-    let answer = call(reader, index, request).await;
+    let answer = question.ask(reader, index).await;
     under_way.end = RequestEnd::Answered;
     let took = under_way.since.elapsed();
     drop(under_way);
     let mut standing = segment.standing.lock();
     match &answer {
-        Ok(pages) => standing.on_answer(pages.pages.len(), took),
+        Ok(answer) => standing.on_answer(Q::pages(answer), took),
         Err(failure) => standing.on_failure(failure.to_string(), Instant::now()),
     }
     (index, answer)
-}
-
-async fn call(reader: &PageReader, index: usize, request: PageRequest<'_>) -> Result<Pages, Failure> {
-    let segment = reader.attachment.membership.members[index].segment;
-    let message = v1::GetPagesRequest {
-        context: Some(reader.attachment.context(segment).into()),
-        lsn: request.lsn.0,
-        not_modified_since: request.not_modified_since.0,
-        fork: Some(request.fork.into()),
-        blocks: request.blocks.to_vec(),
-        slru: None,
-    };
-    let patience = reader.timeouts.connect + reader.timeouts.request;
-    let reply = reader.segments[index].stream.ask(message, patience).await?;
-    if let Some(refused) = reply.refused {
-        return Err(CallError::refusal(refused).into());
-    }
-    pages(reply, request)
-}
-
-/// Checks an answer against its request.
-fn pages(reply: v1::GetPagesReply, request: PageRequest<'_>) -> Result<Pages, Failure> {
-    let malformed = |text: String| Failure::Call(CallError::Malformed(text));
-    let lsn = Lsn(reply.lsn);
-    if reply.pages.len() != request.blocks.len() {
-        return Err(malformed(format!(
-            "{} pages for {} blocks",
-            reply.pages.len(),
-            request.blocks.len()
-        )));
-    }
-    if lsn < request.not_modified_since || lsn > request.lsn {
-        return Err(malformed(format!(
-            "pages of {lsn}, asked for {} to {}",
-            request.not_modified_since, request.lsn
-        )));
-    }
-    let pages = reply
-        .pages
-        .into_iter()
-        .map(|page| match (page.error.is_empty(), page.page.len()) {
-            (false, _) => Err(Failure::Page(page.error)),
-            (true, 0) => Ok(PageContent::Zeros),
-            (true, BLOCK_SIZE) => Ok(PageContent::Bytes(page.page)),
-            (true, length) => Err(malformed(format!("a page of {length} bytes"))),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Pages { pages, lsn })
 }
 
 impl From<CallError> for Failure {

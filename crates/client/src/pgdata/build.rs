@@ -18,8 +18,8 @@ use pg_quorum_wal::ControlFile;
 use super::clear::{read_directory, remove_tree};
 use super::failure::{Failure, Result};
 use super::layout::{BLOCKS_PER_FILE, Layout, SLRU_PAGES_PER_FILE};
-use super::parallel;
 use super::state_files::{Origin, origins_to_file, with_crc};
+use super::{parallel, reconcile};
 
 /// Where the files of tablespaces go.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -32,13 +32,23 @@ pub enum TablespacePlace {
     Below(PathBuf),
 }
 
+/// What the directory has already.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Files {
+    /// Nothing.
+    None,
+    /// The files of relations as a crash has left them.
+    OfACrash,
+    /// The files of relations and of transaction state, as the volume has them: items are only counted.
+    All,
+}
+
 /// Takes the items of a compute image in any order.
 #[derive(Debug)]
 pub struct Builder<'a> {
     layout: &'a Layout,
     place: TablespacePlace,
-    /// The directory has its files: items are only counted.
-    keeps_files: bool,
+    files: Files,
     tablespaces: Vec<v1::state_item::Tablespace>,
     databases: Vec<v1::state_item::Database>,
     forks: Vec<(RelFork, u32)>,
@@ -56,17 +66,18 @@ pub struct Built {
     /// Forks whose pages are the volume's: not those of unlogged relations, which have been reset, and no init forks,
     /// which are complete. With their lengths in blocks.
     pub paged_forks: Vec<(RelFork, u32)>,
+    /// For [`Files::OfACrash`]: how many blocks of each of them the directory had.
+    pub found_blocks: Vec<u32>,
     /// `pg_control` as the volume has it. Not written yet.
     pub control_file: Vec<u8>,
 }
 
 impl<'a> Builder<'a> {
-    /// `keeps_files`: the directory has the files of relations and of transaction state.
-    pub fn new(layout: &'a Layout, place: TablespacePlace, keeps_files: bool) -> Builder<'a> {
+    pub fn new(layout: &'a Layout, place: TablespacePlace, files: Files) -> Builder<'a> {
         Builder {
             layout,
             place,
-            keeps_files,
+            files,
             tablespaces: Vec::new(),
             databases: Vec::new(),
             forks: Vec::new(),
@@ -89,7 +100,7 @@ impl<'a> Builder<'a> {
                 let path = self.layout.join(inner_path(&file.path)?);
                 write_file(&path, &file.content)?;
             }
-            Some(_) if self.keeps_files => {}
+            Some(_) if self.files == Files::All => {}
             Some(Item::RelationPages(pages)) => {
                 self.pages
                     .push((relation_fork(pages.fork)?, pages.first_block, pages.pages.into()));
@@ -121,20 +132,19 @@ impl<'a> Builder<'a> {
             .filter(|(fork, _)| fork.fork == ForkNumber::Init)
             .map(|(fork, _)| fork.rel)
             .collect();
-        if self.keeps_files {
-            self.mark_locations()?;
-        } else {
-            self.make_files(&unlogged)?;
-        }
-        let forks = self.forks.len();
         let is_paged = |fork: &RelFork| fork.fork != ForkNumber::Init && !unlogged.contains(&fork.rel);
+        let mut paged_forks = self.forks.clone();
+        paged_forks.retain(|(fork, _)| is_paged(fork));
+        let mut found_blocks = Vec::new();
+        match self.files {
+            Files::All => self.mark_locations()?,
+            Files::None => self.make_files(&unlogged)?,
+            Files::OfACrash => found_blocks = self.reconcile_files(&unlogged, &paged_forks)?,
+        }
         Ok(Built {
-            forks,
-            paged_forks: self
-                .forks
-                .into_iter()
-                .filter(|(fork, _)| is_paged(fork))
-                .collect(),
+            forks: self.forks.len(),
+            paged_forks,
+            found_blocks,
             databases: self.databases.len(),
             prepared_transactions: read_directory(&self.layout.join("pg_twophase"))?.len(),
             control_file,
@@ -162,6 +172,45 @@ impl<'a> Builder<'a> {
                 false => Ok(()),
             }
         })?;
+        self.write_small_files(unlogged)
+    }
+
+    /// How many blocks of each of `paged_forks` there were.
+    fn reconcile_files(
+        &self,
+        unlogged: &HashSet<RelFileNode>,
+        paged_forks: &[(RelFork, u32)],
+    ) -> Result<Vec<u32>> {
+        let key = |database: &v1::state_item::Database| DatabaseKey {
+            spc: database.spc,
+            db: database.db,
+        };
+        let volume = reconcile::Volume {
+            databases: self.databases.iter().map(key).collect(),
+            forks: &self.forks,
+            unlogged,
+        };
+        for tablespace in &self.tablespaces {
+            keep_tablespace(self.layout, &self.place, tablespace)?;
+        }
+        reconcile::remove_others(self.layout, &volume, &self.tablespaces)?;
+        for database in &self.databases {
+            make_database(self.layout, database)?;
+        }
+        let found = reconcile::set_lengths(self.layout, paged_forks)?;
+        for (fork, blocks) in self
+            .forks
+            .iter()
+            .filter(|(fork, _)| fork.fork == ForkNumber::Init)
+        {
+            make_fork(self.layout, *fork, *blocks)?;
+        }
+        self.write_small_files(unlogged)?;
+        Ok(found)
+    }
+
+    /// What depends on other files.
+    fn write_small_files(&self, unlogged: &HashSet<RelFileNode>) -> Result<()> {
         for (fork, first_block, pages) in &self.pages {
             write_pages(self.layout, *fork, *first_block, pages)?;
         }
@@ -305,6 +354,24 @@ fn make_tablespace(
     fs::create_dir_all(&version_directory).map_err(Failure::file("create directory", &version_directory))
 }
 
+/// Leaves a tablespace as it is if it is where it should be. Otherwise it is made anew.
+fn keep_tablespace(
+    layout: &Layout,
+    place: &TablespacePlace,
+    tablespace: &v1::state_item::Tablespace,
+) -> Result<()> {
+    let link = layout.join(format!("pg_tblspc/{}", tablespace.spc));
+    let is_there = match recorded_location(tablespace) {
+        Some(location) => fs::read_link(&link).is_ok_and(|leads_to| leads_to == location),
+        None => !link.is_symlink() && link.is_dir(),
+    };
+    if is_there && link.join(layout.version_directory()).is_dir() {
+        return Ok(());
+    }
+    remove_tree(&link)?;
+    make_tablespace(layout, place, tablespace)
+}
+
 /// Where the tablespace is; `None`: in PGDATA.
 fn recorded_location(tablespace: &v1::state_item::Tablespace) -> Option<PathBuf> {
     let path = &tablespace.location;
@@ -446,7 +513,7 @@ mod tests {
         let layout = Layout::of_tests(pgdata.path());
         make_directories(&layout).unwrap();
         let place = TablespacePlace::AsRecorded(VolumeId::random());
-        let mut builder = Builder::new(&layout, place, false);
+        let mut builder = Builder::new(&layout, place, Files::None);
         builder
             .accept(size(16384, ForkNumber::Main, BLOCKS_PER_FILE + 3))
             .unwrap();
@@ -487,7 +554,7 @@ mod tests {
         let layout = Layout::of_tests(pgdata.path());
         make_directories(&layout).unwrap();
         let place = TablespacePlace::AsRecorded(VolumeId::random());
-        let mut builder = Builder::new(&layout, place, false);
+        let mut builder = Builder::new(&layout, place, Files::None);
         let forks = || (0..1000_u32).map(|number| (number % 7 + 5, 16384 + number, number % 3));
         for (db, rel, blocks) in forks() {
             let fork = Some(v1::RelationFork {
@@ -514,7 +581,7 @@ mod tests {
         make_directories(&layout).unwrap();
         let location = root.path().join(OsStr::from_bytes(b"sch\xF6n")); // LATIN1
         let place = TablespacePlace::AsRecorded(VolumeId::random());
-        let mut builder = Builder::new(&layout, place, false);
+        let mut builder = Builder::new(&layout, place, Files::None);
         builder
             .accept(item(Item::Tablespace(v1::state_item::Tablespace {
                 spc: 16400,

@@ -25,7 +25,10 @@ pub enum Keep {
     /// Replication slots and what logical ones need: nobody else has written since, as after a crash of a
     /// stock server.
     Slots,
-    /// The statistics, too: the server was stopped cleanly.
+    /// The files of relations, too, as a crash has left them: see the extension's cache. What of them is not the volume's
+    /// is removed by the builder.
+    SlotsAndPages,
+    /// The slots and the statistics: the server was stopped cleanly.
     SlotsAndStatistics,
     /// All but the WAL: the files are good, see the extension's warm start.
     Everything,
@@ -74,10 +77,15 @@ pub fn clear(layout: &Layout, keep: Keep, old_files: OldFiles) -> Result<()> {
     if keep.keeps_files() {
         return empty_wal(layout);
     }
+    let keeps_relations = keep == Keep::SlotsAndPages;
     if old_files == OldFiles::SetAside {
-        set_aside(layout)?;
+        set_aside(layout, keeps_relations)?;
     }
-    empty_databases(&layout.join("base"))?;
+    if !keeps_relations {
+        empty_databases(&layout.join("base"))?;
+        empty_directory(&layout.join("global"), &["pg_control"])?;
+        clear_tablespaces(layout)?;
+    }
     for directory in ALWAYS_EMPTIED {
         empty_directory(&layout.join(directory), &["archive_status"])?;
     }
@@ -89,18 +97,17 @@ pub fn clear(layout: &Layout, keep: Keep, old_files: OldFiles) -> Result<()> {
             empty_directory(&layout.join(directory), &[])?;
         }
     }
-    empty_directory(&layout.join("global"), &["pg_control"])?;
-    clear_tablespaces(layout)?;
     remove_file(&layout.join("pg_logical/replorigin_checkpoint"))
 }
 
-fn set_aside(layout: &Layout) -> Result<()> {
+fn set_aside(layout: &Layout, keeps_relations: bool) -> Result<()> {
     let aside = layout
         .join(OWN_DIRECTORY)
         .join(SET_ASIDE)
         .join(Uuid::new_v4().to_string());
     fs::create_dir_all(&aside).map_err(Failure::file("create directory", &aside))?;
-    let databases = read_directory(&layout.join("base"))?;
+    let mut databases = read_directory(&layout.join("base"))?;
+    databases.retain(|_| !keeps_relations);
     let mut segments = read_directory(&layout.join("pg_wal"))?;
     segments.retain(|entry| !is_directory(&entry.path()));
     for entry in databases.iter().chain(&segments) {

@@ -24,12 +24,13 @@ mod new_directory;
 mod opening;
 mod ordinary_directory;
 mod parallel;
+mod reconcile;
 mod state_files;
 mod tripwire;
 pub mod wal_files;
 
 pub use attachment_file::{load_attachment, save_attachment, update_attachment};
-pub use build::{Builder, Built, TablespacePlace, make_readable};
+pub use build::{Builder, Built, Files, TablespacePlace, make_readable};
 pub use clear::{
     Keep, OldFiles, available_bytes, clear, empty_wal, make_directories, read_directory, remove_set_aside,
     remove_tree,
