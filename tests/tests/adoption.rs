@@ -190,11 +190,12 @@ fn interrupted_start(cluster: &mut Cluster, interrupt: impl FnOnce(&mut Cluster)
         let server = cluster.server.clone();
         move || server.start()
     });
+    // Of all nodes: before, the volume is still being made of them.
     wait_for("the import runs", Duration::from_secs(60), || {
         cluster
             .status()
             .iter()
-            .any(|node| node.state.as_deref() == Some("importing"))
+            .all(|node| node.state.as_deref() == Some("importing"))
     });
     interrupt(cluster);
     match starting.join().expect("the starting thread") {
