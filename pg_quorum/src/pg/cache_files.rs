@@ -73,7 +73,8 @@ pub enum Presence {
     Absent,
 }
 
-/// Whether a block of a relation that is shared with storage is in the cache. Local ones count as present.
+/// Whether a block of a relation that is shared with storage is in the cache. Free space maps, which
+/// nobody has to fetch ahead, count as present.
 pub fn presence(rel: RelFileNode, fork: ForkNumber::Type, block: u32) -> Presence {
     let fork = u8::try_from(fork).ok().and_then(Fork::from_number);
     let Some(fork) = fork.filter(|fork| *fork != Fork::FreeSpaceMap) else {
