@@ -136,8 +136,11 @@ struct LegReader {
 const PIECE_BYTES: u64 = 256 << 10;
 
 impl LegReader {
-    /// False if there is no more WAL.
+    /// False if there is no more WAL. The rest of its last segment is zeros, which nobody reads.
     fn feed(&mut self, files: &WalFiles, piece: &mut Vec<u8>) -> bool {
+        if self.splitter.stands_at_zeros() {
+            return false;
+        }
         let segment_bytes = u64::from(files.facts.wal_segment_bytes);
         let (number, offset) = (self.fed.0 / segment_bytes, self.fed.0 % segment_bytes);
         if self.segment.as_ref().is_none_or(|(open, _)| *open != number) {

@@ -130,6 +130,16 @@ impl WalSplitter {
         self.input.extend_from_slice(bytes);
     }
 
+    /// Whether zeros stand where the next record would begin: of a log that nobody writes to, that is the end.
+    pub fn stands_at_zeros(&self) -> bool {
+        let header_bytes = match self.at.0 % WAL_PAGE_BYTES {
+            0 => self.layout.page_header_bytes(self.at) as usize,
+            _ => 0,
+        };
+        matches!(self.state, State::Between { .. })
+            && self.input.get(header_bytes..header_bytes + 4) == Some(&[0; 4])
+    }
+
     /// Where the next byte that is fed stands.
     pub fn fed_up_to(&self) -> Lsn {
         self.at + self.input.len() as u64

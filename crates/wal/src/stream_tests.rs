@@ -121,6 +121,21 @@ fn zeros_are_no_more_records_yet() {
     assert_eq!(split(START, &wal, 40_000).unwrap(), made);
     let at_page_edge = Lsn(6 * SEGMENT);
     assert_eq!(split(at_page_edge, &[0; 9000], 9000).unwrap(), vec![]);
+
+    // What stands there is said as soon as it is known.
+    let mut splitter = WalSplitter::new(FACTS, START).with_previous_start(BEFORE);
+    let end = made[0].end.bytes_since(START) as usize;
+    for (bytes, stands_at_zeros) in [(0..end, false), (end..end + 3, false), (end + 3..end + 4, true)] {
+        splitter.feed(&wal[bytes]);
+        while splitter.next_record().unwrap().is_some() {}
+        assert_eq!(splitter.stands_at_zeros(), stands_at_zeros);
+    }
+    let mut splitter = WalSplitter::new(FACTS, at_page_edge);
+    for (bytes, stands_at_zeros) in [(40, false), (4, true)] {
+        splitter.feed(&vec![0; bytes]);
+        assert_eq!(splitter.next_record(), Ok(None));
+        assert_eq!(splitter.stands_at_zeros(), stands_at_zeros);
+    }
 }
 
 /// A server that crashed inside a record goes on at the page where its rest is missing, and says so there.

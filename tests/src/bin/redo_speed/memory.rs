@@ -13,8 +13,10 @@ use smallvec::SmallVec;
 
 use crate::{Wal, cpu_seconds};
 
-/// What redo looks at in nearly every page: header and first line pointers, more line pointers.
-const TOUCHED: [usize; 2] = [0, 192];
+/// Records that are looked at ahead: as many as keep memory busy, and few enough to stay in the cache themselves.
+const AHEAD: usize = 16;
+/// Of a page's header: where its items begin (`pd_upper`), with the new ones in front of them.
+const AT_UPPER: usize = 14;
 
 /// What is printed.
 #[derive(Serialize)]
@@ -46,17 +48,20 @@ pub fn run(wal: &Wal) -> Result<()> {
     let cpu_before = cpu_seconds();
     let mut records = files.records();
     while let Some(run) = records.next_run() {
-        let mut decoded = Vec::with_capacity(run.iter().len());
-        for (start, end, bytes) in run.iter() {
-            let record = Record::parse(start, end, bytes)?;
-            let effects = effects(&record, &ctx)?;
-            decoded.push((record, effects));
-            replayed.wal_bytes = end.bytes_since(files.start);
-        }
-        fetch(&decoded, &volume);
-        replayed.records += decoded.len() as u64;
-        for (record, effects) in &decoded {
-            replayed.page_changes += replay(record, effects, &mut volume, &ctx)?;
+        let mut unread = run.iter();
+        while unread.len() > 0 {
+            let mut decoded: SmallVec<[(Record<'_>, Effects); AHEAD]> = SmallVec::new();
+            for (start, end, bytes) in unread.by_ref().take(AHEAD) {
+                let record = Record::parse(start, end, bytes)?;
+                let effects = effects(&record, &ctx)?;
+                decoded.push((record, effects));
+                replayed.wal_bytes = end.bytes_since(files.start);
+            }
+            fetch(&decoded, &volume);
+            replayed.records += decoded.len() as u64;
+            for (record, effects) in &decoded {
+                replayed.page_changes += replay(record, effects, &mut volume, &ctx)?;
+            }
         }
     }
     replayed.seconds = begin.elapsed().as_secs_f64();
@@ -65,12 +70,16 @@ pub fn run(wal: &Wal) -> Result<()> {
     Ok(())
 }
 
-/// Touches the pages that will be changed: they come from memory side by side, not one after the other.
+/// Touches the pages that will be changed, first their headers, then where new items go: they come from memory side by
+/// side, not one after the other.
 fn fetch(decoded: &[(Record<'_>, Effects)], volume: &Volume) {
     let effects = decoded.iter().flat_map(|(_, effects)| &effects.pages);
-    let pages: SmallVec<[&Page; 128]> = effects.filter_map(|effect| volume.existing(effect.key)).collect();
-    let touched = |page: &&Page| TOUCHED.iter().fold(0, |sum, at| sum ^ page[*at]);
-    black_box(pages.iter().fold(0, |sum, page| sum ^ touched(page)));
+    let pages: SmallVec<[&Page; 2 * AHEAD]> =
+        effects.filter_map(|effect| volume.existing(effect.key)).collect();
+    let upper = |page: &&Page| usize::from(u16::from_le_bytes([page[AT_UPPER], page[AT_UPPER + 1]]));
+    let places: SmallVec<[usize; 2 * AHEAD]> = pages.iter().map(upper).collect();
+    let before = |(page, upper): (&&Page, &usize)| upper.checked_sub(1).and_then(|at| page.get(at)).copied();
+    black_box(pages.iter().zip(&places).filter_map(before).fold(0, |sum, byte| sum ^ byte));
 }
 
 /// Returns how many pages the record changes.

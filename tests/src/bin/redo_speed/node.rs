@@ -27,6 +27,8 @@ struct Replayed {
     rounds: u64,
     wal_bytes: u64,
     seconds: f64,
+    /// Of them, until all of the log was indexed.
+    indexed_seconds: f64,
     /// Time of all threads on cores.
     cpu_seconds: f64,
     /// The most that index and metadata took, and their limit.
@@ -49,11 +51,11 @@ pub fn run(wal: &Wal, cores: usize, index_bytes: usize) -> Result<()> {
     let cpu_before = cpu_seconds();
     node.give_log(material.end);
     let mut memory_peak = 0;
-    let mut is_last_round = false;
+    let mut indexed_seconds = None;
     while node.derived.applied_lsn() < material.end {
-        if !is_last_round && node.derived.indexed_lsn() == material.end {
+        if indexed_seconds.is_none() && node.derived.indexed_lsn() == material.end {
+            indexed_seconds = Some(begin.elapsed().as_secs_f64());
             node.derived.request_coalescing();
-            is_last_round = true;
         }
         std::thread::sleep(Duration::from_millis(2));
         let stats = node.derived.stats();
@@ -72,6 +74,7 @@ pub fn run(wal: &Wal, cores: usize, index_bytes: usize) -> Result<()> {
         rounds: stats.rounds,
         wal_bytes: material.end.bytes_since(node.start),
         seconds,
+        indexed_seconds: indexed_seconds.unwrap_or(seconds),
         cpu_seconds,
         memory_peak,
         memory_limit,
