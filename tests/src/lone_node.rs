@@ -6,12 +6,13 @@
 //! files at the time when it is asked for, as a startup process reads them, and kept.
 
 use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use pg_quorum_types::{Base, Epoch, History, HistoryEntry, Lsn, SegmentId};
 use pg_quorum_wal::{RawRecord, WalError, WalLayout};
@@ -59,7 +60,7 @@ impl LoneNode {
         let wal = WalFiles::since_stop(source.base, source.pg_wal);
         let log = Arc::new(WalFileLog {
             unread: Mutex::new(wal.records()),
-            records: RwLock::default(),
+            pieces: RwLock::default(),
         });
         LoneNode::open(source, wal, settings, log, None)
     }
@@ -140,76 +141,99 @@ fn start_of(wal: &WalFiles) -> Result<Lsn> {
 /// The WAL files as a log: read once, in order, by one thread.
 struct WalFileLog {
     unread: Mutex<Records>,
-    /// What was read; a record's position is its number.
-    records: RwLock<Vec<RawRecord>>,
+    pieces: RwLock<Vec<Piece>>,
 }
 
-/// Records that are looked up at once.
-const RECORDS_AT_ONCE: usize = 64;
+/// Records that were read at once. A position is a piece's number, and where in it the record stands.
+struct Piece {
+    bytes: Bytes,
+    records: Vec<InPiece>,
+}
+
+/// Where a record stands, in the log and in its piece's bytes.
+#[derive(Clone, Copy)]
+struct InPiece {
+    start: Lsn,
+    end: Lsn,
+    position: LogPosition,
+}
+
+impl Piece {
+    /// `None` if the log ends. Where the server was killed it ends with an error.
+    fn read(unread: &mut Records, number: u32, max_bytes: usize) -> Option<Piece> {
+        let mut bytes = Vec::with_capacity(max_bytes + max_bytes / 8);
+        let mut records = Vec::new();
+        while bytes.len() < max_bytes
+            && let Some(run) = unread.next_run()
+        {
+            for (start, end, record) in run.iter() {
+                let position = LogPosition {
+                    file: number,
+                    offset: bytes.len() as u32,
+                    length: record.len() as u32,
+                };
+                bytes.extend_from_slice(record);
+                records.push(InPiece { start, end, position });
+            }
+        }
+        let bytes = bytes.into();
+        (!records.is_empty()).then_some(Piece { bytes, records })
+    }
+
+    /// Those that end behind `previous_end`.
+    fn records_behind(&self, previous_end: Lsn) -> Vec<StoredRecord> {
+        let first = self.records.partition_point(|record| record.end <= previous_end);
+        let stored = |record: &InPiece| StoredRecord {
+            raw: RawRecord {
+                start: record.start,
+                end: record.end,
+                bytes: self.bytes.slice(range_of(record.position)),
+            },
+            position: record.position,
+        };
+        self.records[first..].iter().map(stored).collect()
+    }
+}
+
+fn range_of(position: LogPosition) -> Range<usize> {
+    let offset = position.offset as usize;
+    offset..offset + position.length as usize
+}
 
 impl RecordLog for WalFileLog {
     fn read_records(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>> {
         let mut unread = self.unread.lock();
-        let mut found: Vec<RawRecord> = Vec::new();
-        let (first, mut bytes) = {
-            let records = self.records.read();
-            let first = records.partition_point(|record| record.end <= previous_end);
-            found.extend_from_slice(&records[first..]);
-            (first, 0)
+        let is_behind = |piece: &Piece| piece.records.last().is_some_and(|last| last.end > previous_end);
+        let count = {
+            let pieces = self.pieces.read();
+            if let Some(piece) = pieces.iter().find(|piece| is_behind(piece)) {
+                return Ok(piece.records_behind(previous_end));
+            }
+            pieces.len()
         };
-        let known = found.len();
-        // Where the server was killed the log ends with an error.
-        while bytes < max_bytes
-            && let Some(Ok(record)) = unread.next()
-        {
-            bytes += record.bytes.len();
-            found.push(record);
+        while let Some(piece) = Piece::read(&mut unread, count as u32, max_bytes) {
+            let found = piece.records_behind(previous_end);
+            self.pieces.write().push(piece);
+            if !found.is_empty() {
+                return Ok(found);
+            }
         }
-        self.records.write().extend_from_slice(&found[known..]);
-        let skipped = found.partition_point(|record| record.end <= previous_end);
-        let found = (first..).zip(found).skip(skipped);
-        let stored = |(number, raw): (usize, RawRecord)| StoredRecord {
-            position: LogPosition {
-                file: 0,
-                offset: number as u32,
-                length: raw.bytes.len() as u32,
-            },
-            raw,
-        };
-        Ok(found.map(stored).collect())
+        Ok(Vec::new())
     }
 
     fn read_each(
         &self,
         positions: &mut dyn Iterator<Item = LogPosition>,
-        buffer: &mut Vec<u8>,
+        _buffer: &mut Vec<u8>,
         take: &mut dyn FnMut(&[u8]) -> bool,
     ) -> io::Result<()> {
-        let mut ends = [0; RECORDS_AT_ONCE];
-        loop {
-            buffer.clear();
-            let mut count = 0;
-            {
-                let records = self.records.read();
-                while count < RECORDS_AT_ONCE
-                    && let Some(position) = positions.next()
-                {
-                    buffer.extend_from_slice(&records[position.offset as usize].bytes);
-                    ends[count] = buffer.len();
-                    count += 1;
-                }
-            }
-            let mut from = 0;
-            for end in &ends[..count] {
-                if !take(&buffer[from..*end]) {
-                    return Ok(());
-                }
-                from = *end;
-            }
-            if count < RECORDS_AT_ONCE {
-                return Ok(());
+        let pieces = self.pieces.read();
+        for position in positions {
+            if !take(&pieces[position.file as usize].bytes[range_of(position)]) {
+                break;
             }
         }
+        Ok(())
     }
 }
 

@@ -223,9 +223,7 @@ impl PageIndex {
 
     /// Forgets records that end at or below `target`.
     pub fn forget_through(&mut self, target: Lsn) {
-        while self.entries.front().is_some_and(|entry| entry.end <= target) {
-            self.entries.pop_front();
-        }
+        self.entries.forget_through(target);
         let free = &mut self.free;
         self.pages.retain(|_, indexed| {
             let keeps = indexed.last_end > target;
@@ -329,18 +327,19 @@ impl Queue {
         self.len += 1;
     }
 
-    fn front(&self) -> Option<&Entry> {
-        self.chunks.front()?.get(self.gone)
-    }
-
     fn back(&self) -> Option<&Entry> {
         self.chunks.back()?.last().filter(|_| self.len > 0)
     }
 
-    fn pop_front(&mut self) {
-        self.len -= 1;
-        self.gone += 1;
-        if self.gone == CHUNK_ENTRIES {
+    /// Drops entries at the front that end at or below `target`, whole chunks at once.
+    fn forget_through(&mut self, target: Lsn) {
+        while let Some(chunk) = self.chunks.front() {
+            let through = chunk.partition_point(|entry| entry.end <= target).max(self.gone);
+            self.len -= through - self.gone;
+            self.gone = through;
+            if through < CHUNK_ENTRIES {
+                return;
+            }
             self.chunks.pop_front();
             self.base = self.base.wrapping_add(CHUNK_ENTRIES as u32);
             self.gone = 0;

@@ -147,7 +147,7 @@ fn index_records(
         at: last.lsn,
         cuts,
     };
-    let mut batch = Batch::after(last);
+    let mut batch = Batch::after(last, records.len());
     for stored in records {
         if stored.raw.end > scl {
             break;
@@ -239,11 +239,11 @@ enum Added<'r> {
 }
 
 impl Batch {
-    fn after(mark: Mark) -> Batch {
+    fn after(mark: Mark, records: usize) -> Batch {
         Batch {
             from: mark.lsn,
             mark,
-            changes: Changes::default(),
+            changes: Changes::of_records(records),
             records: 0,
         }
     }
@@ -297,9 +297,12 @@ impl Batch {
     /// WAL is rebuilt from there.
     fn segment_boundaries(&self, engine: &Engine, end: Lsn) -> Vec<(MetaKey, Bytes)> {
         let segment_bytes = u64::from(engine.facts().wal_segment_bytes);
-        let first = self.mark.lsn.0.div_ceil(segment_bytes);
+        let numbers = self.mark.lsn.0.div_ceil(segment_bytes)..end.0.div_ceil(segment_bytes);
+        if numbers.is_empty() {
+            return Vec::new();
+        }
         let value = || Bytes::copy_from_slice(&self.mark.lsn.0.to_le_bytes());
-        (first..end.0.div_ceil(segment_bytes))
+        numbers
             .map(|number| (MetaKey::SegmentBoundary(number), value()))
             .collect()
     }

@@ -63,6 +63,14 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// None yet, with memory for those of so many records.
+    pub fn of_records(records: usize) -> Changes {
+        Changes {
+            pages: Vec::with_capacity(records + records / 8),
+            ..Changes::default()
+        }
+    }
+
     /// Adds what one record changes. `entry` is the record, with any `full`.
     ///
     /// # Errors
@@ -77,8 +85,8 @@ impl Changes {
         for change in effects.meta {
             self.add_meta(entry.end, change, sizes, known)?;
         }
-        for effect in effects.pages {
-            self.add_page(entry, effect, sizes, known)?;
+        for effect in &effects.pages {
+            self.add_page(entry, *effect, sizes, known)?;
         }
         Ok(())
     }

@@ -79,7 +79,13 @@ fn fetch(decoded: &[(Record<'_>, Effects)], volume: &Volume) {
     let upper = |page: &&Page| usize::from(u16::from_le_bytes([page[AT_UPPER], page[AT_UPPER + 1]]));
     let places: SmallVec<[usize; 2 * AHEAD]> = pages.iter().map(upper).collect();
     let before = |(page, upper): (&&Page, &usize)| upper.checked_sub(1).and_then(|at| page.get(at)).copied();
-    black_box(pages.iter().zip(&places).filter_map(before).fold(0, |sum, byte| sum ^ byte));
+    black_box(
+        pages
+            .iter()
+            .zip(&places)
+            .filter_map(before)
+            .fold(0, |sum, byte| sum ^ byte),
+    );
 }
 
 /// Returns how many pages the record changes.
