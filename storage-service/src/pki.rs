@@ -122,6 +122,7 @@ pub fn issue(dir: &Path, name: &str, subject: Subject<'_>, days: u32) -> Result<
     write(file("pem"), &certificate.pem(), 0o644, Existing::Replace)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a certificate's dates")]
 fn params(name: &str, days: u32, hosts: &[String]) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(hosts)?;
     params.distinguished_name = rcgen::DistinguishedName::new();

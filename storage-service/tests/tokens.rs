@@ -323,6 +323,7 @@ async fn first<T>(answer: Result<Response<tonic::Streaming<T>>, Status>) -> Opti
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "a token's end")]
 fn token(pki: &Path, name: &str, volume: VolumeId, role: Role, lasts: Duration) -> String {
     let claims = Claims {
         volume,

@@ -1,11 +1,11 @@
 //! Six node processes and one PostgreSQL server in a scratch directory.
 
 use std::process::{Child, Command};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pg_quorum_deployment::{
-    Account, Binaries, Certificates, Layout, Node, NodeFlags, Server, Settings, ShutdownMode, Signal, kill,
-    six_nodes, wait_until_gone,
+    Account, Binaries, Certificates, Layout, Node, NodeFlags, Server, Settings, ShutdownMode, Signal,
+    descendants, kill, six_nodes, wait_until_gone,
 };
 use postgres::Client;
 
@@ -225,6 +225,28 @@ impl Cluster {
         server
     }
 
+    /// While the cluster's server is dead another compute has the volume, runs `statements`, and is killed. Then the
+    /// volume is the first one's again, by force; it is not started.
+    ///
+    /// # Panics
+    /// One of these cannot be done.
+    pub fn lend_to_another_compute(&mut self, statements: &str) {
+        let other = self.another_compute(self.server.port);
+        // The dead one's lease runs out first.
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while let Err(error) = other.start() {
+            assert!(Instant::now() < deadline, "{error:#}");
+        }
+        sql::execute(&mut sql::connect(&other.uri()), statements);
+        other.kill_everything().expect("kill the other server");
+        let mut force = self.quorumctl();
+        force
+            .args(["failover", "-D"])
+            .arg(&self.server.pgdata)
+            .arg("--force");
+        assert!(force.status().expect("run quorumctl").success());
+    }
+
     /// `quorumctl` with the nodes' addresses, as the servers' account.
     pub fn quorumctl(&self) -> Command {
         let mut command = self.server.account.command(self.server.binaries.quorumctl());
@@ -364,6 +386,20 @@ impl Cluster {
             .expect("the record's length");
         // A shutdown checkpoint is too short to reach the next page more than once: nodes count to its aligned end.
         start + length.next_multiple_of(8)
+    }
+
+    /// The process of the server's link worker.
+    ///
+    /// # Panics
+    /// There is none.
+    pub fn link_worker(&self) -> u32 {
+        let postmaster = self.server.postmaster().expect("the server runs");
+        let is_link = |pid: &u32| {
+            let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.contains("pg_quorum link")
+        };
+        let worker = descendants(postmaster).into_iter().find(is_link);
+        worker.expect("the link worker")
     }
 
     /// What the server has logged since it was made.

@@ -1,8 +1,9 @@
 //! An existing cluster moves to the nodes by two settings and a start.
 
+use std::ffi::OsString;
 use std::time::Duration;
 
-use pg_quorum_deployment::{Settings, ShutdownMode, as_root, run};
+use pg_quorum_deployment::{Node, Settings, ShutdownMode, as_root, run};
 use pg_quorum_tests::checks::{assert_same_dump, check_everything, dump};
 use pg_quorum_tests::cluster::{Cluster, Plan};
 use pg_quorum_tests::{sql, wait_for};
@@ -190,12 +191,9 @@ fn interrupted_start(cluster: &mut Cluster, interrupt: impl FnOnce(&mut Cluster)
         let server = cluster.server.clone();
         move || server.start()
     });
-    // Of all nodes: before, the volume is still being made of them.
-    wait_for("the import runs", Duration::from_secs(60), || {
-        cluster
-            .status()
-            .iter()
-            .all(|node| node.state.as_deref() == Some("importing"))
+    // Of all nodes: before, the volume is still being made of them, and taken.
+    wait_for("all nodes import", Duration::from_secs(60), || {
+        cluster.nodes.iter().all(|node| !imported_stores(node).is_empty())
     });
     interrupt(cluster);
     match starting.join().expect("the starting thread") {
@@ -215,13 +213,20 @@ fn assert_repeated_cleanly(cluster: &Cluster) {
     let imports = cluster.server_log().matches("pg_quorum: imported ").count();
     assert_eq!(imports, 1, "{}", cluster.server_log());
     for node in &cluster.nodes {
-        let stores = std::fs::read_dir(node.data().join("derived")).expect("a node's derived state");
-        let stores: Vec<_> = stores
-            .map(|entry| entry.expect("an entry").file_name())
-            .filter(|name| name.to_string_lossy().starts_with("store-"))
-            .collect();
+        let stores = imported_stores(node);
         assert_eq!(stores.len(), 1, "{}: {stores:?}", node.name);
     }
+}
+
+/// What a node has of imports: a directory for each, from its first page on.
+fn imported_stores(node: &Node) -> Vec<OsString> {
+    let Ok(entries) = std::fs::read_dir(node.data().join("derived")) else {
+        return Vec::new();
+    };
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    names
+        .filter(|name| name.to_string_lossy().starts_with("store-"))
+        .collect()
 }
 
 /// The import dies half way; the next start sends everything again.

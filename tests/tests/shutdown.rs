@@ -1,5 +1,6 @@
 //! Every way in which a server can end, and the start after it.
 
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pg_quorum_deployment::{Settings, ShutdownMode, Signal, descendants, kill, wait_until_reaped};
@@ -73,13 +74,7 @@ fn killing_the_link_worker_ends_in_an_attach_with_the_data_intact() {
     let mut ledger = Ledger::prepare(&cluster.server, 1);
     let load = ledger.start(&cluster.server, 4);
     load.wait_for_progress(200, Duration::from_secs(60));
-    let postmaster = cluster.server.postmaster().expect("the server runs");
-    let is_link = |pid: &u32| {
-        let command = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        command.contains("pg_quorum link")
-    };
-    let worker = descendants(postmaster).into_iter().find(is_link);
-    kill(worker.expect("the link worker"), Signal::KILL);
+    kill(cluster.link_worker(), Signal::KILL);
     load.wait_for_progress(200, Duration::from_secs(60));
     ledger.finish(load);
     ledger.check(&mut cluster.connect());
@@ -125,6 +120,79 @@ fn a_fast_stop_without_a_quorum_ends_and_acknowledges_nothing() {
     cluster.start_server();
     ledger.check(&mut cluster.connect());
     check_everything(&cluster.server);
+}
+
+/// Walsenders wait until what they send has arrived, and send the shutdown checkpoint as well: they end, too.
+#[test]
+fn a_fast_stop_with_replication_clients_and_without_a_quorum_ends() {
+    let settings = Settings::default()
+        .with("wal_level", "logical")
+        .with("pg_quorum.shutdown_timeout", "3s");
+    let plan = Plan {
+        settings,
+        ..Plan::default()
+    };
+    let mut cluster = Cluster::start_with("stop-with-walsenders", plan);
+    let mut ledger = Ledger::prepare(&cluster.server, 1);
+    let mut client = cluster.connect();
+    sql::value(
+        &mut client,
+        "SELECT lsn FROM pg_create_logical_replication_slot('s', 'test_decoding')",
+    );
+    let received = tempfile::tempdir().expect("make a directory");
+    let replication_client = |program: &str, arguments: &[&str]| {
+        Command::new(cluster.server.binaries.postgres(program))
+            .args(["--no-loop", "--dbname", &cluster.server.uri()])
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("start a client of PostgreSQL")
+    };
+    let directory = received.path().display().to_string();
+    let mut clients = [
+        replication_client(
+            "pg_recvlogical",
+            &["--slot", "s", "--start", "--file", "/dev/null"],
+        ),
+        replication_client("pg_receivewal", &["--directory", &directory]),
+    ];
+    wait_for("both stream", Duration::from_secs(60), || {
+        sql::value(
+            &mut client,
+            "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'",
+        ) == "2"
+    });
+    drop(client);
+    let load = ledger.start(&cluster.server, 4);
+    load.wait_for_progress(200, Duration::from_secs(60));
+    (0..3).for_each(|index| cluster.kill_node(index));
+    let began = Instant::now();
+    cluster.server.stop(ShutdownMode::Fast).expect("pg_ctl stop");
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(60), "the stop took {took:?}");
+    ledger.finish(load);
+    for client in &mut clients {
+        // A stop ends what it sends to; only a receiver that is stuck is still there.
+        let ended = wait_until_ended(client, Duration::from_secs(10));
+        assert!(ended, "a receiver is left");
+    }
+    (0..3).for_each(|index| cluster.start_node(index));
+    cluster.start_server();
+    ledger.check(&mut cluster.connect());
+    check_everything(&cluster.server);
+}
+
+fn wait_until_ended(child: &mut Child, within: Duration) -> bool {
+    let deadline = Instant::now() + within;
+    while child.try_wait().expect("look after a child").is_none() {
+        if Instant::now() > deadline {
+            child.kill().expect("kill a child");
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    true
 }
 
 /// Sessions that wait for the log's copies with locks, and others that wait for those locks: no process is left that keeps a

@@ -1,7 +1,7 @@
 //! What a crash leaves of the local page cache: pages that are good come from the local files, pages that the log has
 //! changed, or that bear witness to what was cut, do not.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pg_quorum_deployment::{Settings, ShutdownMode, Signal, kill};
 use pg_quorum_tests::checks::{assert_same_dump, check_everything, dump};
@@ -379,24 +379,7 @@ fn nothing_is_kept_once_another_compute_has_had_the_volume() {
     cluster.start_server();
     assert!(kept_at_start(&cluster).0 > 500);
     cluster.server.kill_everything().expect("kill the server");
-    let port = cluster.server.port;
-    let other = cluster.another_compute(port);
-    // The dead one's lease runs out first.
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while let Err(error) = other.start() {
-        assert!(Instant::now() < deadline, "{error:#}");
-    }
-    sql::execute(
-        &mut sql::connect(&other.uri()),
-        "UPDATE t SET b = 'newer' WHERE a = 1",
-    );
-    other.kill_everything().expect("kill the other server");
-    let mut force = cluster.quorumctl();
-    force
-        .args(["failover", "-D"])
-        .arg(&cluster.server.pgdata)
-        .arg("--force");
-    assert!(force.status().expect("run quorumctl").success());
+    cluster.lend_to_another_compute("UPDATE t SET b = 'newer' WHERE a = 1");
     cluster.start_server();
     assert_eq!(kept_at_start(&cluster), (0, 0));
     let mut client = cluster.connect();

@@ -121,6 +121,7 @@ fn parse(text: &str) -> Result<Keys, String> {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "tokens end by it")]
 mod tests {
     use std::path::Path;
     use std::time::{Duration, Instant};

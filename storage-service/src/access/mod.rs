@@ -128,6 +128,7 @@ impl Grant {
         self.decide(wanted).map_err(|denial| self.refuse(denial))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a token's end")]
     fn decide(&self, wanted: Option<(Right, VolumeId)>) -> Result<(), Denial> {
         let Some(keys) = &self.access.keys else {
             return Ok(());

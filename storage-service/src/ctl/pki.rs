@@ -177,6 +177,7 @@ pub(super) fn run(invocation: &Invocation<'_>, command: &PkiCommand) -> Result<b
     Ok(true)
 }
 
+#[expect(clippy::disallowed_methods, reason = "a token's end")]
 fn make_token(
     invocation: &Invocation<'_>,
     dir: &Path,

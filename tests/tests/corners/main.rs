@@ -7,6 +7,7 @@ mod files;
 mod free_space;
 mod full_disk;
 mod page_headers;
+mod processes;
 mod truncation;
 mod wraparound;
 

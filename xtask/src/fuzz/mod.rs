@@ -76,6 +76,7 @@ pub fn fuzz(options: &FuzzOptions) -> Result<ExitCode> {
 }
 
 /// True if nothing was found.
+#[expect(clippy::disallowed_methods, reason = "files are compared with it")]
 fn run_fuzzer(target: &str, seconds: u32) -> Result<bool> {
     let corpus = workspace_root().join("fuzz/corpus").join(target);
     let artifacts = workspace_root().join("fuzz/artifacts").join(target);
