@@ -273,7 +273,7 @@ fn a_debian_cluster_is_adopted_where_it_is() {
     let settings = cluster.quorum_settings().to_conf();
     let draft = cluster.layout.root.join("quorum.conf");
     std::fs::write(&draft, settings).expect("write the settings");
-    let target = format!("/etc/postgresql/15/{name}/conf.d/quorum.conf");
+    let target = debian.added_settings();
     run(as_root("install")
         .expect("root")
         .args(["-m", "644"])
@@ -293,6 +293,11 @@ struct DebianCluster {
 }
 
 impl DebianCluster {
+    /// Where settings are put that Debian does not know of.
+    fn added_settings(&self) -> String {
+        format!("/etc/postgresql/15/{}/conf.d/quorum.conf", self.name)
+    }
+
     fn create(cluster: &Cluster, name: &str) -> DebianCluster {
         let server = &cluster.server;
         let mut command = as_root("pg_createcluster").expect("root");
@@ -328,9 +333,16 @@ impl DebianCluster {
 
 impl Drop for DebianCluster {
     fn drop(&mut self) {
-        if let Ok(mut command) = as_root("pg_dropcluster") {
-            command.args(["--stop", "15", &self.name]);
-            if let Err(error) = pg_quorum_deployment::capture(&mut command) {
+        // The cluster's directory stays where something is in it that Debian did not make.
+        let added = self.added_settings();
+        let steps: [(&str, &[&str]); 2] = [
+            ("rm", &["-f", &added]),
+            ("pg_dropcluster", &["--stop", "15", &self.name]),
+        ];
+        for (program, arguments) in steps {
+            let done = as_root(program)
+                .and_then(|mut command| pg_quorum_deployment::capture(command.args(arguments)));
+            if let Err(error) = done {
                 eprintln!("{error:#}");
             }
         }
