@@ -239,6 +239,14 @@ impl Cluster {
         }
         sql::execute(&mut sql::connect(&other.uri()), statements);
         other.kill_everything().expect("kill the other server");
+        self.take_back_by_force();
+    }
+
+    /// The next start of the server takes the volume, whoever has had it since (`quorumctl failover --force`).
+    ///
+    /// # Panics
+    /// `quorumctl` fails.
+    pub fn take_back_by_force(&self) {
         let mut force = self.quorumctl();
         force
             .args(["failover", "-D"])

@@ -218,7 +218,7 @@ fn assert_repeated_cleanly(cluster: &Cluster) {
     }
 }
 
-/// What a node has of imports: a directory for each, from its first page on.
+/// What a node has of imports: a directory for each, from its beginning on.
 fn imported_stores(node: &Node) -> Vec<OsString> {
     let Ok(entries) = std::fs::read_dir(node.data().join("derived")) else {
         return Vec::new();

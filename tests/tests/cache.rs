@@ -318,12 +318,7 @@ fn a_clean_stop_keeps_the_cache_unlogged_tables_and_statistics() {
         refused.contains("another compute has taken the volume"),
         "{refused}"
     );
-    let mut force = cluster.quorumctl();
-    force
-        .args(["failover", "-D"])
-        .arg(&cluster.server.pgdata)
-        .arg("--force");
-    assert!(force.status().expect("run quorumctl").success());
+    cluster.take_back_by_force();
     cluster.start_server();
     assert_eq!(
         sql::value(&mut cluster.connect(), "SELECT b FROM t WHERE a = 1"),

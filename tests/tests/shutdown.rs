@@ -1,6 +1,6 @@
 //! Every way in which a server can end, and the start after it.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pg_quorum_deployment::{Settings, ShutdownMode, Signal, descendants, kill, wait_until_reaped};
@@ -173,26 +173,14 @@ fn a_fast_stop_with_replication_clients_and_without_a_quorum_ends() {
     assert!(took < Duration::from_secs(60), "the stop took {took:?}");
     ledger.finish(load);
     for client in &mut clients {
-        // A stop ends what it sends to; only a receiver that is stuck is still there.
-        let ended = wait_until_ended(client, Duration::from_secs(10));
-        assert!(ended, "a receiver is left");
+        wait_for("a receiver ends with its server", Duration::from_secs(10), || {
+            client.try_wait().expect("look after a child").is_some()
+        });
     }
     (0..3).for_each(|index| cluster.start_node(index));
     cluster.start_server();
     ledger.check(&mut cluster.connect());
     check_everything(&cluster.server);
-}
-
-fn wait_until_ended(child: &mut Child, within: Duration) -> bool {
-    let deadline = Instant::now() + within;
-    while child.try_wait().expect("look after a child").is_none() {
-        if Instant::now() > deadline {
-            child.kill().expect("kill a child");
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    true
 }
 
 /// Sessions that wait for the log's copies with locks, and others that wait for those locks: no process is left that keeps a
