@@ -246,7 +246,8 @@ fn single_records_are_read_again_from_their_positions() {
     for frame in made.chunks(7) {
         end = log.append(epoch(1), end, frame);
     }
-    let stored = log.hot.read_records(BASE, usize::MAX).unwrap();
+    let mut stored = Vec::new();
+    log.hot.read_records(BASE, usize::MAX, &mut stored).unwrap();
     let read = |chosen: &[usize]| {
         let mut positions = chosen.iter().map(|index| stored[*index].position);
         let mut found = Vec::new();

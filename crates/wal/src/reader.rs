@@ -12,7 +12,8 @@ use crate::WalError;
 pub(crate) struct Reader<'a> {
     /// What has not been read.
     rest: &'a [u8],
-    at: usize,
+    /// Of all, at first.
+    length: usize,
     /// The record's start, for errors.
     lsn: Lsn,
     /// Offset of `bytes` in the record, for errors.
@@ -23,7 +24,7 @@ macro_rules! little_endian {
     ($($name:ident: $type:ty),*) => {
         $(#[inline]
         pub(crate) fn $name(&mut self) -> Result<$type, WalError> {
-            self.array().map(<$type>::from_le_bytes)
+            self.array().map(|bytes| <$type>::from_le_bytes(*bytes))
         })*
     };
 }
@@ -33,7 +34,7 @@ impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8], lsn: Lsn, base_offset: usize) -> Reader<'a> {
         Reader {
             rest: bytes,
-            at: 0,
+            length: bytes.len(),
             lsn,
             base_offset,
         }
@@ -42,12 +43,11 @@ impl<'a> Reader<'a> {
     little_endian!(u8: u8, u16: u16, u32: u32, u64: u64, i32: i32, i64: i64);
 
     #[inline]
-    pub(crate) fn array<const N: usize>(&mut self) -> Result<[u8; N], WalError> {
+    pub(crate) fn array<const N: usize>(&mut self) -> Result<&'a [u8; N], WalError> {
         match self.rest.split_first_chunk::<N>() {
             Some((chunk, rest)) => {
                 self.rest = rest;
-                self.at += N;
-                Ok(*chunk)
+                Ok(chunk)
             }
             None => Err(self.short(N)),
         }
@@ -77,7 +77,6 @@ impl<'a> Reader<'a> {
             return Err(self.short(length));
         };
         self.rest = rest;
-        self.at += length;
         Ok(taken)
     }
 
@@ -102,14 +101,15 @@ impl<'a> Reader<'a> {
 
     /// Bytes read so far.
     pub(crate) fn position(&self) -> usize {
-        self.at
+        self.length - self.rest.len()
     }
 
     /// An error at the current place.
+    #[cold]
     pub(crate) fn bad(&self, problem: &'static str) -> WalError {
         WalError::BadRecord {
             lsn: self.lsn,
-            offset: self.base_offset + self.at,
+            offset: self.base_offset + self.position(),
             problem,
         }
     }
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
     fn short(&self, wanted: usize) -> WalError {
         WalError::ShortRecord {
             lsn: self.lsn,
-            offset: self.base_offset + self.at,
+            offset: self.base_offset + self.position(),
             wanted,
             available: self.remaining(),
         }

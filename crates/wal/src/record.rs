@@ -5,7 +5,7 @@
 //! does not exist). Nothing is copied and nothing allocated for a record of up to two blocks: data and images
 //! are slices of the raw record.
 
-use pg_quorum_types::{BLOCK_SIZE, ForkNumber, Lsn, PageKey, RelFileNode, RelFork};
+use pg_quorum_types::{BLOCK_SIZE, ForkNumber, Lsn, PageKey, RelFork};
 use smallvec::SmallVec;
 
 use crate::raw_record::RawRecord;
@@ -113,6 +113,34 @@ impl<'a> Record<'a> {
     /// # Errors
     /// As for [`Record::decode`].
     pub fn parse(start: Lsn, end: Lsn, bytes: &'a [u8]) -> Result<Record<'a>, WalError> {
+        let mut record = Record::empty();
+        record.read(start, end, bytes)?;
+        Ok(record)
+    }
+
+    /// A place for [`Record::read`].
+    pub fn empty() -> Record<'a> {
+        Record {
+            start: Lsn::INVALID,
+            end: Lsn::INVALID,
+            prev: Lsn::INVALID,
+            xid: 0,
+            info: 0,
+            rmgr: Rmgr::Xlog,
+            main: &[],
+            blocks: SmallVec::new(),
+            origin: None,
+            toplevel_xid: None,
+            main_offset: RECORD_HEADER_BYTES,
+        }
+    }
+
+    /// [`Record::parse`] in place, which saves the moves of a record where there are millions of them.
+    ///
+    /// # Errors
+    /// As for [`Record::decode`]; the record then is none.
+    #[inline]
+    pub fn read(&mut self, start: Lsn, end: Lsn, bytes: &'a [u8]) -> Result<(), WalError> {
         let mut reader = Reader::new(bytes, start, 0);
         let header = reader.array::<RECORD_HEADER_BYTES>()?;
         let word =
@@ -139,22 +167,19 @@ impl<'a> Record<'a> {
                 info,
             });
         }
-        let mut record = Record {
-            start,
-            end,
-            prev,
-            xid,
-            info,
-            rmgr,
-            main: &[],
-            blocks: SmallVec::new(),
-            origin: None,
-            toplevel_xid: None,
-            main_offset: RECORD_HEADER_BYTES,
-        };
-        let lengths = decode_headers(&mut reader, &mut record)?;
-        slice_payload(reader.position(), bytes, &mut record, &lengths);
-        Ok(record)
+        self.start = start;
+        self.end = end;
+        self.prev = prev;
+        self.xid = xid;
+        self.info = info;
+        self.rmgr = rmgr;
+        self.blocks.clear();
+        self.origin = None;
+        self.toplevel_xid = None;
+        let mut lengths = PayloadLengths::default();
+        decode_headers(&mut reader, self, &mut lengths)?;
+        slice_payload(reader.position(), bytes, self, &lengths);
+        Ok(())
     }
 
     /// The record's kind inside its resource manager: the high four bits of `info`.
@@ -186,19 +211,19 @@ impl<'a> Record<'a> {
 }
 
 /// Lengths of the payload's parts, which the headers announce and the payload then has in the same order.
+#[derive(Default)]
 struct PayloadLengths {
     /// Per block reference: image, data.
     blocks: SmallVec<[(u16, u16); 2]>,
     main: usize,
 }
 
-fn decode_headers(reader: &mut Reader<'_>, record: &mut Record<'_>) -> Result<PayloadLengths, WalError> {
-    let mut lengths = PayloadLengths {
-        blocks: SmallVec::new(),
-        main: 0,
-    };
+fn decode_headers(
+    reader: &mut Reader<'_>,
+    record: &mut Record<'_>,
+    lengths: &mut PayloadLengths,
+) -> Result<(), WalError> {
     let mut announced = 0usize;
-    let mut rel_of_last: Option<RelFileNode> = None;
     while reader.remaining() > announced {
         let id = reader.u8()?;
         match id {
@@ -218,11 +243,9 @@ fn decode_headers(reader: &mut Reader<'_>, record: &mut Record<'_>) -> Result<Pa
                 if record.blocks.last().is_some_and(|last| id <= last.id) {
                     return Err(reader.bad("block ids that do not rise"));
                 }
-                let (block, image_length, data_length) = decode_block_header(reader, id, rel_of_last)?;
-                rel_of_last = Some(block.rel.rel);
+                let (image_length, data_length) = decode_block_header(reader, id, &mut record.blocks)?;
                 announced += usize::from(image_length) + usize::from(data_length);
                 lengths.blocks.push((image_length, data_length));
-                record.blocks.push(block);
             }
             _ => return Err(reader.bad("an id that is neither a block's nor one of the special ones")),
         }
@@ -230,15 +253,16 @@ fn decode_headers(reader: &mut Reader<'_>, record: &mut Record<'_>) -> Result<Pa
     if reader.remaining() != announced {
         return Err(reader.bad("the parts do not add up to its length"));
     }
-    Ok(lengths)
+    Ok(())
 }
 
-fn decode_block_header<'a>(
+/// Adds a block, and returns the lengths of its image and its data.
+fn decode_block_header(
     reader: &mut Reader<'_>,
     id: u8,
-    rel_of_last: Option<RelFileNode>,
-) -> Result<(BlockRef<'a>, u16, u16), WalError> {
-    let [flags, length, length_high] = reader.array()?;
+    blocks: &mut SmallVec<[BlockRef<'_>; 2]>,
+) -> Result<(u16, u16), WalError> {
+    let [flags, length, length_high] = *reader.array()?;
     let Some(fork) = ForkNumber::from_number(flags & BLOCK_FORK_MASK) else {
         return Err(reader.bad("a fork that does not exist"));
     };
@@ -247,27 +271,34 @@ fn decode_block_header<'a>(
     if has_data != (data_length > 0) {
         return Err(reader.bad("a block's data flag contradicts its data length"));
     }
-    let (image, image_length) = if flags & BLOCK_HAS_IMAGE != 0 {
-        let (image, length) = decode_image_header(reader)?;
-        (Some(image), length)
-    } else {
-        (None, 0)
+    let image = match flags & BLOCK_HAS_IMAGE {
+        0 => None,
+        _ => Some(decode_image_header(reader)?),
     };
     let rel = if flags & BLOCK_SAME_REL == 0 {
         reader.rel_file_node()?
     } else {
-        rel_of_last.ok_or_else(|| reader.bad("the same relation as none before"))?
+        let last = blocks.last().map(|last| last.rel.rel);
+        last.ok_or_else(|| reader.bad("the same relation as none before"))?
     };
-    let block = BlockRef {
+    let block = reader.u32()?;
+    blocks.push(BlockRef {
         id,
         rel: RelFork { rel, fork },
-        block: reader.u32()?,
+        block,
         will_init: flags & BLOCK_WILL_INIT != 0,
         data: &[],
         has_data,
-        image,
+        image: None,
+    });
+    // Most blocks have none: it is moved alone.
+    let Some((image, image_length)) = image else {
+        return Ok((0, data_length));
     };
-    Ok((block, image_length, data_length))
+    if let Some(block) = blocks.last_mut() {
+        block.image = Some(image);
+    }
+    Ok((image_length, data_length))
 }
 
 fn decode_image_header<'a>(reader: &mut Reader<'_>) -> Result<(BlockImage<'a>, u16), WalError> {

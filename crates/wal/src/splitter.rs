@@ -31,34 +31,55 @@ pub struct WalSplitter {
     run: RunBuffer,
 }
 
-/// Records that stand one behind the other on a page, as [`WalSplitter::advance_run`] finds them.
+/// Records as [`WalSplitter::advance_run`] finds them.
 #[derive(Default)]
 struct RunBuffer {
-    bytes: Bytes,
+    /// Those that stand whole on a page, or one alone.
+    parts: Vec<Bytes>,
     records: Vec<InRun>,
 }
 
-/// Where a record stands, in the log and in its run's bytes.
-struct InRun {
-    start: Lsn,
-    end: Lsn,
-    at: usize,
-    length: usize,
+/// Where a record stands, in the log and in one of its run's parts.
+#[derive(Clone, Copy, Debug)]
+pub struct InRun {
+    /// Its first byte.
+    pub start: Lsn,
+    pub end: Lsn,
+    /// Index in [`RecordRun::parts`].
+    pub part: usize,
+    /// Index in the part, where it has `length` bytes.
+    pub at: usize,
+    pub length: usize,
+}
+
+impl RunBuffer {
+    fn clear(&mut self) {
+        self.parts.clear();
+        self.records.clear();
+    }
 }
 
 /// Consecutive records, whole and checked. See [`WalSplitter::advance_run`].
 pub struct RecordRun<'a>(&'a RunBuffer);
 
 impl<'a> RecordRun<'a> {
+    /// The memory that its records are in.
+    pub fn parts(&self) -> &'a [Bytes] {
+        &self.0.parts
+    }
+
+    pub fn places(&self) -> &'a [InRun] {
+        &self.0.records
+    }
+
     /// Each record: its first byte, its end, and its bytes without padding and page headers, as in [`RawRecord`].
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (Lsn, Lsn, &'a [u8])> + use<'a> {
         let run = self.0;
-        let bytes = &run.bytes[..];
         run.records.iter().map(move |record| {
             (
                 record.start,
                 record.end,
-                &bytes[record.at..record.at + record.length],
+                &run.parts[record.part][record.at..record.at + record.length],
             )
         })
     }
@@ -122,11 +143,7 @@ impl WalSplitter {
     /// The bytes that follow those fed before.
     pub fn feed(&mut self, bytes: &[u8]) {
         // Without what was handed out the input's memory can be used again.
-        self.run = RunBuffer {
-            bytes: Bytes::new(),
-            records: std::mem::take(&mut self.run.records),
-        };
-        self.run.records.clear();
+        self.run.clear();
         self.input.extend_from_slice(bytes);
     }
 
@@ -154,36 +171,42 @@ impl WalSplitter {
         if let Some(record) = self.whole_record() {
             return Ok(Some(record));
         }
-        let result = self.advance();
-        if let Err(error) = &result {
-            self.state = State::Failed(error.clone());
-        }
-        result
+        self.advance_or_fail()
     }
 
-    /// Goes on to the next records, as many as stand whole on one page: the same as [`WalSplitter::next_record`] returns
+    /// Goes on to the next records, as many as there are bytes of: the same as [`WalSplitter::next_record`] returns
     /// one by one, without a reference count for each. If it is true, [`WalSplitter::run`] has them.
     ///
     /// # Errors
     /// As for [`WalSplitter::next_record`].
     pub fn advance_run(&mut self) -> Result<bool, WalError> {
-        let length = self.whole_records(usize::MAX);
-        if length > 0 {
-            self.run.bytes = self.take(length).freeze();
-            return Ok(true);
+        self.run.clear();
+        loop {
+            let length = self.whole_records(usize::MAX);
+            if length > 0 {
+                let part = self.take(length).freeze();
+                self.run.parts.push(part);
+                continue;
+            }
+            match self.advance_or_fail() {
+                Ok(Some(record)) => self.push_to_run(record),
+                Ok(None) => break,
+                Err(error) if self.run.records.is_empty() => return Err(error),
+                Err(_) => break, // it stays
+            }
         }
-        let Some(record) = self.next_record()? else {
-            return Ok(false);
-        };
-        self.run.records.clear();
+        Ok(!self.run.records.is_empty())
+    }
+
+    fn push_to_run(&mut self, record: RawRecord) {
         self.run.records.push(InRun {
             start: record.start,
             end: record.end,
+            part: self.run.parts.len(),
             at: 0,
             length: record.bytes.len(),
         });
-        self.run.bytes = record.bytes;
-        Ok(true)
+        self.run.parts.push(record.bytes);
     }
 
     /// What [`WalSplitter::advance_run`] has just found.
@@ -193,6 +216,7 @@ impl WalSplitter {
 
     /// One of those that [`WalSplitter::whole_records`] finds. `None` says nothing about the others.
     fn whole_record(&mut self) -> Option<RawRecord> {
+        self.run.clear();
         let padded = self.whole_records(1);
         let InRun {
             start, end, length, ..
@@ -202,10 +226,9 @@ impl WalSplitter {
         Some(RawRecord { start, end, bytes })
     }
 
-    /// Nearly every record: on one page, not the first one there, whole with its padding, and right. Lists those that
-    /// follow here, at most so many, and returns their bytes, which are still in the input.
+    /// Nearly every record: on one page, not the first one there, whole with its padding, and right. Adds those that
+    /// follow here to the run, at most so many, and returns their bytes, which are still in the input: its next part.
     fn whole_records(&mut self, most: usize) -> usize {
-        self.run.records.clear();
         let State::Between {
             is_behind_unfinished: false,
         } = self.state
@@ -221,6 +244,7 @@ impl WalSplitter {
         }
         let on_page = self.input.len().min((WAL_PAGE_BYTES - in_page) as usize);
         let input = &self.input[..on_page];
+        let part = self.run.parts.len();
         let mut at = 0;
         while self.run.records.len() < most
             && let Some(header) = input[at..].first_chunk::<RECORD_HEADER_BYTES>()
@@ -243,6 +267,7 @@ impl WalSplitter {
             self.run.records.push(InRun {
                 start: previous,
                 end: previous + padded as u64,
+                part,
                 at,
                 length,
             });
@@ -250,6 +275,15 @@ impl WalSplitter {
         }
         self.previous_start = Some(previous);
         at
+    }
+
+    /// An error stays.
+    fn advance_or_fail(&mut self) -> Result<Option<RawRecord>, WalError> {
+        let result = self.advance();
+        if let Err(error) = &result {
+            self.state = State::Failed(error.clone());
+        }
+        result
     }
 
     fn advance(&mut self) -> Result<Option<RawRecord>, WalError> {

@@ -7,9 +7,8 @@ use pg_quorum_types::{BLOCK_SIZE, Lsn};
 use pg_quorum_wal::{Page, Record};
 
 use super::error::DerivedError;
-use super::index::IndexEntry;
 use super::record_log::RecordLog;
-use super::state::PagePlan;
+use super::state::{Plan, PlannedPage, PlannedRecord};
 use super::store::{Space, StoreView};
 use super::stored_page::StoredPage;
 
@@ -19,13 +18,14 @@ pub struct BuiltPage {
     pub page: StoredPage,
     /// LSN of the last change in it, `None` if nothing of the page is known (it reads as zeros).
     pub version: Option<Lsn>,
+    /// The plan has records of it.
+    pub has_records: bool,
 }
 
 /// Memory that is kept from one call to the next.
 #[derive(Default)]
 pub struct Scratch {
     records: Vec<u8>,
-    steps: Vec<Step>,
     pages: Vec<Box<Page>>,
 }
 
@@ -43,100 +43,97 @@ impl Scratch {
     }
 }
 
-/// One record's change of one page.
-#[derive(Clone, Copy)]
-struct Step {
-    end: Lsn,
-    /// Index of the page.
-    page: u32,
-    /// Index among the page's pending records.
-    record: u32,
-}
-
 /// A page under way.
-struct Work<'a> {
-    plan: &'a PagePlan,
-    /// What is to be applied to the base.
-    pending: &'a [IndexEntry],
-    /// An image, once there is a record to be applied.
+struct Work {
     page: StoredPage,
     version: Option<Lsn>,
+    has_records: bool,
 }
 
-/// Builds pages, in the plans' order. The view must be of the moment of the plans, or a later one.
+/// What a plan's records say of a page.
+#[derive(Clone, Copy, Default)]
+struct Seen {
+    /// The end of the last record, and of the last one that sets the page as a whole: what comes before that does
+    /// not matter.
+    last: Option<Lsn>,
+    last_full: Option<Lsn>,
+}
+
+/// Builds pages, in the plan's order. The view must be of the moment of the plan, or a later one.
 ///
 /// # Errors
-/// The store or the log cannot be read, or a plan is for an LSN that is not kept. A page that redo cannot build is
+/// The store or the log cannot be read, or the plan is for an LSN that is not kept. A page that redo cannot build is
 /// no error here: it is [`StoredPage::Unbuildable`].
 pub fn build(
-    plans: &[PagePlan],
+    plan: &Plan,
     view: &dyn StoreView,
     log: &dyn RecordLog,
     scratch: &mut Scratch,
 ) -> Result<Vec<BuiltPage>, DerivedError> {
-    let works = plans.iter().map(|plan| Work::begin(plan, view, scratch));
-    let mut works = works.collect::<Result<Vec<Work<'_>>, DerivedError>>()?;
-    let Scratch { records, steps, .. } = scratch;
-    steps.clear();
-    for (page, work) in (0..).zip(&works) {
-        let step = |(record, entry): (u32, &IndexEntry)| Step {
-            end: entry.end,
-            page,
-            record,
-        };
-        steps.extend((0..).zip(work.pending).map(step));
+    let mut seen = vec![Seen::default(); plan.pages.len()];
+    for record in &plan.records {
+        let seen = &mut seen[record.page as usize];
+        seen.last = Some(record.entry.end);
+        if record.entry.full {
+            seen.last_full = seen.last;
+        }
     }
-    if works.len() > 1 {
-        // Runs in order, one behind the other: a stable sort is a merge.
-        steps.sort_by_key(|step| step.end);
+    let mut works = Vec::with_capacity(plan.pages.len());
+    let mut wanted_behind = Vec::with_capacity(plan.pages.len());
+    for (page, seen) in plan.pages.iter().zip(&seen) {
+        let (work, behind) = Work::begin(plan, page, seen, view, scratch)?;
+        works.push(work);
+        wanted_behind.push(behind);
     }
-    apply_all(&mut works, steps, log, records)?;
+    apply_all(plan, &mut works, &wanted_behind, log, &mut scratch.records)?;
     Ok(works.into_iter().map(Work::finish).collect())
 }
 
-impl<'a> Work<'a> {
-    /// Finds the base, and what is pending on it. Of that only the first record can be one that sets the page as a
-    /// whole: those before the last such one do not matter.
+impl Work {
+    /// Finds the base. The records that end behind the LSN that is returned are to be applied to it; of them only the
+    /// first can be one that sets the page as a whole.
     fn begin(
-        plan: &'a PagePlan,
+        plan: &Plan,
+        planned: &PlannedPage,
+        seen: &Seen,
         view: &dyn StoreView,
         scratch: &mut Scratch,
-    ) -> Result<Work<'a>, DerivedError> {
-        let last_full = plan.records.iter().rposition(|entry| entry.full);
-        let (mut page, base_lsn) = match last_full {
+    ) -> Result<(Work, Lsn), DerivedError> {
+        let (mut page, base_lsn) = match seen.last_full {
             Some(_) if plan.unchanged_until.is_none() => (StoredPage::Zeros, None),
-            _ => find_base(plan, view, scratch)?,
+            _ => find_base(plan, planned, view, scratch)?,
         };
-        let pending = &plan.records[last_full.unwrap_or(0)..];
-        let in_base = pending.partition_point(|entry| base_lsn.is_some_and(|base| entry.end <= base));
-        let mut pending = &pending[in_base..];
-        let version = pending.last().map(|last| last.end).or(base_lsn);
+        let in_base = base_lsn.unwrap_or(Lsn::INVALID);
+        let begins_full = seen.last_full.filter(|full| *full > in_base);
+        let mut behind = begins_full.map_or(in_base, |full| Lsn(full.0 - 1));
+        let version = seen.last.filter(|last| *last > behind).or(base_lsn);
         if let StoredPage::Unbuildable(_) = page {
-            if pending.first().is_some_and(|entry| entry.full) {
+            if begins_full.is_some() {
                 page = StoredPage::Zeros;
             } else {
-                pending = &[]; // it stays as it is until a record sets it as a whole
+                behind = Lsn::MAX; // it stays as it is until a record sets it as a whole
             }
         }
-        if page == StoredPage::Zeros && !pending.is_empty() {
+        if page == StoredPage::Zeros && seen.last.is_some_and(|last| last > behind) {
             let mut zeros = scratch.page();
             zeros.fill(0);
             page = StoredPage::Image(zeros);
         }
-        Ok(Work {
-            plan,
-            pending,
+        let work = Work {
             page,
             version,
-        })
+            has_records: seen.last.is_some(),
+        };
+        Ok((work, behind))
     }
 
-    fn apply(&mut self, record: &Record<'_>) {
+    fn apply(&mut self, plan: &Plan, planned: &PlannedRecord, record: &Record<'_>) {
         let StoredPage::Image(page) = &mut self.page else {
             return; // it is broken already
         };
-        let context = self.plan.contexts.at(record.start);
-        if let Err(error) = pg_quorum_wal::apply(record, &self.plan.key, page, &context) {
+        let key = &plan.pages[planned.page as usize].key;
+        let context = plan.contexts.at(record.start);
+        if let Err(error) = pg_quorum_wal::apply(record, key, page, &context) {
             // Nothing behind it sets the page as a whole.
             self.page = StoredPage::Unbuildable(format!("{error} [{}/{}]", record.rmgr, record.kind_name()));
         }
@@ -150,19 +147,21 @@ impl<'a> Work<'a> {
         BuiltPage {
             page,
             version: self.version,
+            has_records: self.has_records,
         }
     }
 }
 
 /// The newest image that may be the base, or zeros.
 fn find_base(
-    plan: &PagePlan,
+    plan: &Plan,
+    planned: &PlannedPage,
     view: &dyn StoreView,
     scratch: &mut Scratch,
 ) -> Result<(StoredPage, Option<Lsn>), DerivedError> {
     let newest_of = plan.unchanged_until.unwrap_or(plan.at);
-    let newest = view.newest(Space::Pages, &plan.key.to_bytes(), newest_of)?;
-    let Some((lsn, bytes)) = newest.filter(|(lsn, _)| *lsn >= plan.hidden_below) else {
+    let newest = view.newest(Space::Pages, &planned.key.to_bytes(), newest_of)?;
+    let Some((lsn, bytes)) = newest.filter(|(lsn, _)| *lsn >= planned.hidden_below) else {
         return match plan.unchanged_until {
             Some(floor) => Err(DerivedError::TooOld {
                 asked: plan.at,
@@ -179,47 +178,48 @@ fn find_base(
     }
     // One damaged image must not hold up all the others. Who reads this page asks another node.
     let page = StoredPage::from_bytes(&bytes, scratch.page()).unwrap_or_else(|error| {
-        tracing::error!(key = %plan.key, %lsn, %error, "a stored page is damaged");
-        StoredPage::Unbuildable(format!("the stored image of {} at {lsn}: {error}", plan.key))
+        tracing::error!(key = %planned.key, %lsn, %error, "a stored page is damaged");
+        StoredPage::Unbuildable(format!("the stored image of {} at {lsn}: {error}", planned.key))
     });
     Ok((page, Some(lsn)))
 }
 
-/// Applies the steps in order. Steps of one record stand together.
+/// Applies the plan's records in order, each one of a page only if it ends behind the page's LSN in `wanted_behind`. A
+/// record is read and decoded once for all pages that it changes.
 fn apply_all(
-    works: &mut [Work<'_>],
-    steps: &[Step],
+    plan: &Plan,
+    works: &mut [Work],
+    wanted_behind: &[Lsn],
     log: &dyn RecordLog,
     buffer: &mut Vec<u8>,
 ) -> Result<(), DerivedError> {
-    let entry_of = |works: &[Work<'_>], step: &Step| works[step.page as usize].pending[step.record as usize];
-    let positions: Vec<_> = steps
-        .chunk_by(|one, other| one.end == other.end)
-        .map(|steps| entry_of(works, &steps[0]).position)
-        .collect();
-    let mut records = steps.chunk_by(|one, other| one.end == other.end);
+    let is_wanted = |planned: &&PlannedRecord| planned.entry.end > wanted_behind[planned.page as usize];
+    let mut last = Lsn::INVALID;
+    let mut positions = plan.records.iter().filter(is_wanted).filter_map(|planned| {
+        let is_another = std::mem::replace(&mut last, planned.entry.end) != planned.entry.end;
+        is_another.then_some(planned.entry.position)
+    });
+    let mut wanted = plan.records.iter().filter(is_wanted).peekable();
     let mut outcome = Ok(());
-    let read = log.read_each(&mut positions.into_iter(), buffer, &mut |bytes| {
-        if let Some(steps) = records.next() {
-            outcome = apply_one(works, steps, bytes);
+    let read = log.read_each(&mut positions, buffer, &mut |bytes| {
+        let Some(planned) = wanted.next() else {
+            return false;
+        };
+        let entry = planned.entry;
+        let mut record = Record::empty();
+        if let Err(error) = record.read(entry.start, entry.end, bytes) {
+            outcome = Err(error.into());
+            return false;
         }
-        outcome.is_ok()
+        works[planned.page as usize].apply(plan, planned, &record);
+        while let Some(planned) = wanted.next_if(|other| other.entry.end == entry.end) {
+            works[planned.page as usize].apply(plan, planned, &record);
+        }
+        true
     });
     read.map_err(|error| DerivedError::Log {
-        at: records
-            .next()
-            .map_or(Lsn::INVALID, |steps| entry_of(works, &steps[0]).start),
+        at: wanted.next().map_or(Lsn::INVALID, |planned| planned.entry.start),
         problem: error.to_string(),
     })?;
     outcome
-}
-
-/// Applies one record to all pages that it changes.
-fn apply_one(works: &mut [Work<'_>], steps: &[Step], bytes: &[u8]) -> Result<(), DerivedError> {
-    let entry = works[steps[0].page as usize].pending[steps[0].record as usize];
-    let record = Record::parse(entry.start, entry.end, bytes)?;
-    for step in steps {
-        works[step.page as usize].apply(&record);
-    }
-    Ok(())
 }

@@ -20,11 +20,11 @@ use super::build_page::{Scratch, build};
 use super::cleanup;
 use super::engine::{Counters, Engine, Work};
 use super::error::DerivedError;
-use super::index::{Pending, PendingPage};
+use super::index::{Pending, PendingPage, Portion};
 use super::marks::Mark;
 use super::meta_key::{MetaKey, MetaRange, VolumeItem, encode_value};
 use super::resets::{Dropped, ResetId};
-use super::state::{PagePlan, State};
+use super::state::State;
 use super::store::{Batch, Space, VersionKey};
 
 /// A page with so many records in a round changes all the time.
@@ -115,22 +115,22 @@ fn due_target(engine: &Engine, quiet_for: Duration) -> Option<Mark> {
 }
 
 fn round(engine: &Arc<Engine>, target: Mark, activity: &Activity) -> Result<(), DerivedError> {
-    let pending = engine.state.read().index.pending(target.lsn);
     let threads = &engine.settings.redo_threads;
-    let portions = portions(&pending, engine.settings.pages_per_batch, threads.count());
-    let work = |pages: &Vec<&PendingPage>, scratch: &mut Scratch| {
+    let divide = |pages| portions(pages, engine.settings.pages_per_batch, threads.count());
+    let pending = engine.state.read().index.pending(target.lsn, divide);
+    let work = |portion: &Portion, scratch: &mut Scratch| {
         if engine.is_stopping() {
             return Err(DerivedError::Stopping);
         }
         let started = Instant::now();
-        let superseded = write_images(engine, &pending, pages, target.lsn, scratch)?;
+        let superseded = write_images(engine, &pending, portion, target.lsn, scratch)?;
         // Leaves the machine to the foreground for a while.
         if activity.is_busy(engine) {
             std::thread::sleep(started.elapsed() * engine.settings.rest_factor);
         }
         Ok(superseded)
     };
-    let superseded = threads.run(&portions, || !activity.is_busy(engine), work)?;
+    let superseded = threads.run(&pending.portions, || !activity.is_busy(engine), work)?;
     let metas = persist(engine, &target)?;
     {
         let mut state = engine.state.write();
@@ -146,10 +146,10 @@ fn round(engine: &Arc<Engine>, target: Mark, activity: &Activity) -> Result<(), 
 /// Cuts a round into what a thread does at once. Pages that change all the time come first, so that no thread is
 /// left alone with one of them in the end. Their records are all over the log, which is read once for each portion:
 /// so they stand together, in no more portions than there are threads.
-fn portions(pending: &Pending, pages_per_portion: usize, threads: usize) -> Vec<Vec<&PendingPage>> {
-    let is_hot = |page: &&PendingPage| page.record_count() >= HOT_PAGE_RECORDS;
-    let (mut hot, cold): (Vec<_>, Vec<_>) = pending.pages.iter().partition(is_hot);
-    hot.sort_by_key(|page| std::cmp::Reverse(page.record_count()));
+fn portions(pages: Vec<PendingPage>, pages_per_portion: usize, threads: usize) -> Vec<Vec<PendingPage>> {
+    let is_hot = |page: &PendingPage| page.record_count >= HOT_PAGE_RECORDS;
+    let (mut hot, cold): (Vec<_>, Vec<_>) = pages.into_iter().partition(is_hot);
+    hot.sort_by_key(|page| std::cmp::Reverse(page.record_count));
     let hot_portions = hot.len().min(threads.max(hot.len().div_ceil(pages_per_portion)));
     let mut portions = vec![(0, Vec::new()); hot_portions];
     for page in hot {
@@ -159,7 +159,7 @@ fn portions(pending: &Pending, pages_per_portion: usize, threads: usize) -> Vec<
             .filter(has_room)
             .min_by_key(|(records, _)| *records);
         if let Some((records, pages)) = lightest {
-            *records += page.record_count();
+            *records += page.record_count;
             pages.push(page);
         }
     }
@@ -171,30 +171,29 @@ fn portions(pending: &Pending, pages_per_portion: usize, threads: usize) -> Vec<
 fn write_images(
     engine: &Engine,
     pending: &Pending,
-    pages: &[&PendingPage],
+    portion: &Portion,
     target: Lsn,
     scratch: &mut Scratch,
 ) -> Result<Vec<VersionKey>, DerivedError> {
-    let (plans, view) = {
+    let (plan, view) = {
         let state = engine.state.read();
-        let plan = |page: &&PendingPage| state.plan_pending(pending, page, target);
-        let plans: Vec<PagePlan> = pages.iter().map(plan).collect();
-        (plans, engine.store.view())
+        (state.plan_portion(pending, portion, target), engine.store.view())
     };
     let mut superseded = Vec::new();
     let mut batch = Batch::default();
-    let built = build(&plans, view.as_ref(), engine.log.as_ref(), scratch)?;
+    let built = build(&plan, view.as_ref(), engine.log.as_ref(), scratch)?;
     // Of what was hidden since the records came nothing is left.
-    let changed = plans
+    let changed = portion
+        .keys
         .iter()
         .zip(built)
-        .filter(|(plan, _)| !plan.records.is_empty());
-    for (plan, built) in changed {
-        engine.unbuildable.note(plan.key, &built);
+        .filter(|(_, built)| built.has_records);
+    for (key, built) in changed {
+        engine.unbuildable.note(*key, &built);
         let Some(version) = built.version else {
             continue;
         };
-        let key = plan.key.to_bytes();
+        let key = key.to_bytes();
         let all = MetaRange::of_key(&key);
         for older in view.versions(Space::Pages, &all.from, &all.to) {
             let older = older?;

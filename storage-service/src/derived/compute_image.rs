@@ -86,9 +86,10 @@ fn mark_at(engine: &Engine, at: Lsn) -> Result<Mark, DerivedError> {
     while mark.lsn < at {
         let from = mark.lsn;
         let failed = |problem: String| DerivedError::Log { at: from, problem };
-        let records = engine
+        let mut records = Vec::new();
+        engine
             .log
-            .read_records(from, LOG_READ_BYTES)
+            .read_records(from, LOG_READ_BYTES, &mut records)
             .map_err(|error| failed(error.to_string()))?;
         if records.is_empty() {
             return Err(failed("no record where one must follow".to_owned()));

@@ -87,24 +87,31 @@ pub struct PageIndex {
     entries: Queue,
 }
 
-/// The pages that a round turns into images, in key order, each with its records up to the round's target.
-#[derive(Default)]
-pub struct Pending {
-    pub pages: Vec<PendingPage>,
-    entries: Vec<EntryNumber>,
-}
-
-/// See [`Pending`].
-#[derive(Clone, Debug)]
+/// A page that a round turns into an image.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PendingPage {
     pub key: PageKey,
-    entries: Range<usize>,
+    /// How many records it has up to the round's target.
+    pub record_count: usize,
+    /// Index in [`PageIndex::keys`].
+    page: u32,
 }
 
-impl PendingPage {
-    pub fn record_count(&self) -> usize {
-        self.entries.len()
-    }
+/// All of a round's pages in portions, with their records.
+#[derive(Default)]
+pub struct Pending {
+    pub portions: Vec<Portion>,
+    /// By portion, each one's in LSN order.
+    entries: Vec<EntryNumber>,
+    /// By the page's number: its place in its portion.
+    places: Vec<u32>,
+}
+
+/// Pages that are built together.
+pub struct Portion {
+    pub keys: Vec<PageKey>,
+    /// In [`Pending::entries`].
+    entries: Range<usize>,
 }
 
 impl PageIndex {
@@ -176,49 +183,72 @@ impl PageIndex {
         self.pages.get(key).map(|indexed| indexed.last_end)
     }
 
-    /// The pages that have records up to `target`.
-    pub fn pending(&self, target: Lsn) -> Pending {
-        // First how many entries a page has, then where the next one of them belongs.
-        let mut places = vec![0_usize; self.keys.len()];
-        let through_target = || self.entries.iter().take_while(|(_, entry)| entry.end <= target);
-        for (_, entry) in through_target() {
-            places[entry.page as usize] += 1;
-        }
-        let mut total = 0;
-        let mut pages = Vec::new();
-        for (key, place) in self.keys.iter().zip(&mut places) {
-            let begin = total;
-            total += *place;
-            if *place > 0 {
-                pages.push(PendingPage {
-                    key: *key,
-                    entries: begin..total,
-                });
+    /// The pages that have records up to `target`, as `divide` cuts them into portions: it gets them in key order.
+    pub fn pending(
+        &self,
+        target: Lsn,
+        divide: impl FnOnce(Vec<PendingPage>) -> Vec<Vec<PendingPage>>,
+    ) -> Pending {
+        let mut counts = vec![0_usize; self.keys.len()];
+        for (_, entries) in self.entries.through(target) {
+            for entry in entries {
+                counts[entry.page as usize] += 1;
             }
-            *place = begin;
         }
-        let mut entries = vec![0; total];
-        for (number, entry) in through_target() {
-            let place = &mut places[entry.page as usize];
-            entries[*place] = number;
-            *place += 1;
-        }
+        let pages = (0..).zip(self.keys.iter().zip(counts));
+        let pages = pages.map(|(page, (key, record_count))| PendingPage {
+            key: *key,
+            record_count,
+            page,
+        });
+        let mut pages: Vec<PendingPage> = pages.filter(|page| page.record_count > 0).collect();
         pages.sort_unstable_by_key(|page| page.key);
-        Pending { pages, entries }
+        // Where the next entry of each portion belongs, and whose each page is.
+        let mut next = Vec::new();
+        let mut portion_of = vec![0_u32; self.keys.len()];
+        let mut pending = Pending {
+            places: vec![0; self.keys.len()],
+            ..Pending::default()
+        };
+        let mut total = 0;
+        for (number, pages) in (0..).zip(divide(pages)) {
+            let begin = total;
+            for (place, page) in (0..).zip(&pages) {
+                portion_of[page.page as usize] = number;
+                pending.places[page.page as usize] = place;
+                total += page.record_count;
+            }
+            next.push(begin);
+            pending.portions.push(Portion {
+                keys: pages.iter().map(|page| page.key).collect(),
+                entries: begin..total,
+            });
+        }
+        pending.entries = vec![0; total];
+        for (first, entries) in self.entries.through(target) {
+            for (number, entry) in (0..).zip(entries) {
+                let next = &mut next[portion_of[entry.page as usize] as usize];
+                pending.entries[*next] = first.wrapping_add(number);
+                *next += 1;
+            }
+        }
+        pending
     }
 
-    /// The records of one of the pages of [`PageIndex::pending`] that end at or above `from`.
+    /// The records of a portion's pages in LSN order, each with its page's place in [`Portion::keys`].
     ///
     /// # Panics
     /// Something of it was forgotten or cut meanwhile.
-    pub fn pending_records(&self, pending: &Pending, page: &PendingPage, from: Lsn) -> PageRecords {
-        let entries = pending.entries[page.entries.clone()].iter();
-        let entry = |number: &EntryNumber| self.entries.get(*number).expect("a pending entry is kept");
-        entries
-            .map(entry)
-            .filter(|entry| entry.end >= from)
-            .map(IndexEntry::from)
-            .collect()
+    pub fn portion_records<'a>(
+        &'a self,
+        pending: &'a Pending,
+        portion: &Portion,
+    ) -> impl ExactSizeIterator<Item = (u32, IndexEntry)> + use<'a> {
+        let entries = pending.entries[portion.entries.clone()].iter();
+        entries.map(|number| {
+            let entry = self.entries.get(*number).expect("a pending entry is kept");
+            (pending.places[entry.page as usize], entry.into())
+        })
     }
 
     /// Forgets records that end at or below `target`.
@@ -356,13 +386,18 @@ impl Queue {
         }
     }
 
-    /// Oldest first.
-    fn iter(&self) -> impl Iterator<Item = (EntryNumber, &Entry)> {
-        let first = self.base.wrapping_add(self.gone as u32);
-        let entries = self.chunks.iter().flatten().skip(self.gone);
-        entries
-            .enumerate()
-            .map(move |(index, entry)| (first.wrapping_add(index as u32), entry))
+    /// Those that end at or below `target`, oldest first, in pieces: the number of a piece's first one, and all of them.
+    fn through(&self, target: Lsn) -> impl Iterator<Item = (EntryNumber, &[Entry])> {
+        let starts = (0..).map(|chunk| chunk * CHUNK_ENTRIES);
+        let pieces = starts.zip(&self.chunks).map(move |(start, chunk)| {
+            let from = if start == 0 { self.gone } else { 0 };
+            let through = chunk.partition_point(|entry| entry.end <= target).max(from);
+            (
+                self.base.wrapping_add((start + from) as u32),
+                &chunk[from..through],
+            )
+        });
+        pieces.take_while(|(_, entries)| !entries.is_empty())
     }
 }
 
@@ -400,14 +435,19 @@ mod tests {
         records.iter().map(|entry| entry.end.0).collect()
     }
 
-    /// What a round would do up to `target`: keys and ends.
-    fn pending(index: &PageIndex, target: u64, from: u64) -> Vec<(PageKey, Vec<u64>)> {
-        let pending = index.pending(Lsn(target));
-        let ends_of = |page: &PendingPage| {
-            let records = index.pending_records(&pending, page, Lsn(from));
-            (page.key, records.iter().map(|entry| entry.end.0).collect())
+    /// What a round would do up to `target` with portions of so many pages: for each one keys and ends.
+    fn pending(index: &PageIndex, target: u64, pages: usize) -> Vec<Vec<(PageKey, Vec<u64>)>> {
+        let pending = index.pending(Lsn(target), |all| all.chunks(pages).map(<[_]>::to_vec).collect());
+        let of_portion = |portion: &Portion| {
+            let records: Vec<_> = index.portion_records(&pending, portion).collect();
+            assert!(records.is_sorted_by_key(|(_, entry)| entry.end));
+            let ends_of = |(place, key): (u32, &PageKey)| {
+                let of_page = records.iter().filter(|(page, _)| *page == place);
+                (*key, of_page.map(|(_, entry)| entry.end.0).collect())
+            };
+            (0..).zip(&portion.keys).map(ends_of).collect()
         };
-        pending.pages.iter().map(ends_of).collect()
+        pending.portions.iter().map(of_portion).collect()
     }
 
     #[test]
@@ -425,8 +465,10 @@ mod tests {
             [entry(48)],
             "an entry comes back as it was"
         );
-        assert_eq!(pending(&index, 16, 0), [(key(1), vec![16])]);
-        assert_eq!(pending(&index, 40, 20), [(key(0), vec![40]), (key(1), vec![32])]);
+        assert_eq!(pending(&index, 16, 1), [[(key(1), vec![16])]]);
+        let both = [(key(0), vec![40]), (key(1), vec![16, 32])];
+        assert_eq!(pending(&index, 40, 1), both.clone().map(|page| [page]));
+        assert_eq!(pending(&index, 40, 2), [both]);
     }
 
     #[test]
@@ -505,7 +547,9 @@ mod tests {
                     prop_assert_eq!(ends(&index, block, 0..=u64::MAX), expected);
                 }
                 let expected: Vec<_> = model.iter().map(|(key, ends)| (*key, ends.clone())).collect();
-                prop_assert_eq!(pending(&index, u64::MAX, 0), expected);
+                for pages in [1, 7, 100] {
+                    prop_assert_eq!(pending(&index, u64::MAX, pages).concat(), expected.clone());
+                }
             }
         }
     }

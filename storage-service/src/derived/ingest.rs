@@ -5,12 +5,13 @@
 //! barrier: everything before it is persisted first.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::FutureExt;
 use pg_quorum_types::{Lsn, RelFork};
-use pg_quorum_wal::{Effects, MetaChange, Record};
+use pg_quorum_wal::{Effects, MetaChange, PageEffect, Record, WalError, pages_only};
 
 use super::copy_database;
 use super::engine::{Counters, Engine, Work};
@@ -28,18 +29,17 @@ const RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// The thread's body: runs until the engine is stopped.
 pub fn run(engine: &Arc<Engine>) {
-    let mut sizes = SizeCache::default();
+    let mut own = Own::default();
     let mut sizes_of_cuts = 0;
     let mut view = engine.view.clone();
-    let mut ahead = None;
     while !engine.is_stopping() {
         let cuts = engine.state.read().cuts;
         if cuts != sizes_of_cuts {
-            sizes.clear();
+            own.sizes.clear();
             sizes_of_cuts = cuts;
         }
         view.mark_unchanged();
-        match ingest_batch(engine, &mut sizes, cuts, &mut ahead) {
+        match ingest_batch(engine, &mut own, cuts) {
             Ok(Progress::Went) => engine.clear_failure(Work::Indexing),
             Ok(Progress::NothingNew) => {
                 wait_for_log(engine, &mut view);
@@ -47,7 +47,7 @@ pub fn run(engine: &Arc<Engine>) {
             }
             Err(DerivedError::Stopping) => return,
             Err(error) => {
-                sizes.clear();
+                own.sizes.clear();
                 engine.set_failure(Work::Indexing, &error);
                 engine.pause(RETRY_PAUSE);
             }
@@ -79,66 +79,149 @@ fn gather(engine: &Engine) {
     }
 }
 
+/// What the thread keeps from one batch to the next.
+#[derive(Default)]
+struct Own {
+    sizes: SizeCache,
+    /// The batch that is indexed.
+    batch: LogBatch,
+    /// The next one, read while one is indexed.
+    next: LogBatch,
+    /// Behind which record it was read, with how many cuts: void if the batch before ends elsewhere, or the log was cut.
+    next_follows: Option<(Lsn, u64)>,
+    changes: Changes,
+}
+
+/// Records as they come from the log.
+#[derive(Default)]
+struct LogBatch {
+    records: Vec<StoredRecord>,
+    apart: TakenApart,
+}
+
+impl LogBatch {
+    /// Those behind `previous_end`, instead of what is there.
+    fn read(&mut self, engine: &Engine, previous_end: Lsn) -> Result<(), DerivedError> {
+        self.clear();
+        let max_bytes = engine.settings.ingest_batch_bytes;
+        let read = engine
+            .log
+            .read_records(previous_end, max_bytes, &mut self.records);
+        read.map_err(|error| DerivedError::Log {
+            at: previous_end,
+            problem: error.to_string(),
+        })
+    }
+
+    /// Gives the log's memory back.
+    fn clear(&mut self) {
+        self.records.clear();
+        self.apart.clear();
+    }
+}
+
 /// One batch: from the last indexed record on, at most to the SCL.
-fn ingest_batch(
-    engine: &Arc<Engine>,
-    sizes: &mut SizeCache,
-    cuts: u64,
-    ahead: &mut Option<ReadAhead>,
-) -> Result<Progress, DerivedError> {
+fn ingest_batch(engine: &Arc<Engine>, own: &mut Own, cuts: u64) -> Result<Progress, DerivedError> {
     wait_for_room(engine)?;
     let scl = engine.view.borrow().scl;
     let last = engine.state.read().marks.last().clone();
     if scl <= last.lsn {
         return Ok(Progress::NothingNew);
     }
-    let read_before = ahead
-        .take()
-        .filter(|ahead| (ahead.previous_end, ahead.cuts) == (last.lsn, cuts));
-    let records = match read_before {
-        Some(ahead) => ahead.records,
-        None => read(engine, last.lsn)?,
+    if own.next_follows.take() == Some((last.lsn, cuts)) {
+        std::mem::swap(&mut own.batch, &mut own.next);
+    } else {
+        own.batch.read(engine, last.lsn)?;
+    }
+    let end = own.batch.records.last().map_or(last.lsn, |stored| stored.raw.end);
+    let Own {
+        sizes,
+        batch,
+        next,
+        changes,
+        ..
+    } = own;
+    let index = || {
+        let progress = index_records(engine, batch, last, scl, changes, sizes, cuts);
+        batch.clear();
+        progress
     };
-    let end = records.last().map_or(last.lsn, |stored| stored.raw.end);
     // Whoever is that far behind is not in the foreground's way.
     if scl.0.saturating_sub(end.0) < engine.settings.ingest_batch_bytes as u64 {
-        return index_records(engine, &records, last, scl, sizes, cuts);
+        return index();
     }
-    let (next, progress) = engine.settings.redo_threads.with_ahead(
-        || read(engine, end),
-        || index_records(engine, &records, last, scl, sizes, cuts),
-    );
+    let read_next = |is_awaited: &AtomicBool| -> Result<(), DerivedError> {
+        next.read(engine, end)?;
+        next.apart.fill(&next.records, is_awaited);
+        Ok(())
+    };
+    let (read, progress) = engine.settings.redo_threads.with_ahead(read_next, index);
     // What could not be read is tried again, and then said.
-    *ahead = next.and_then(Result::ok).map(|records| ReadAhead {
-        previous_end: end,
-        cuts,
-        records,
-    });
+    own.next_follows = matches!(read, Some(Ok(()))).then_some((end, cuts));
     progress
 }
 
-/// The records of the next batch, read while one is indexed: void if that ends elsewhere, or the log was cut.
-struct ReadAhead {
-    previous_end: Lsn,
-    cuts: u64,
-    records: Vec<StoredRecord>,
+/// The first of a batch's records, taken apart while the batch before is indexed.
+#[derive(Default)]
+struct TakenApart {
+    records: Vec<ApartRecord>,
+    /// Theirs, one behind the other.
+    pages: Vec<PageEffect>,
 }
 
-fn read(engine: &Engine, previous_end: Lsn) -> Result<Vec<StoredRecord>, DerivedError> {
-    let read = engine
-        .log
-        .read_records(previous_end, engine.settings.ingest_batch_bytes);
-    read.map_err(|error| DerivedError::Log {
-        at: previous_end,
-        problem: error.to_string(),
-    })
+/// One of them.
+#[derive(Clone, Copy)]
+struct ApartRecord {
+    xid: u32,
+    /// How many pages it changes, `None` if it may do more than that: then its turn must have come.
+    pages: Option<u32>,
+}
+
+impl TakenApart {
+    /// As many as there is time for. What cannot be taken apart is left to its turn.
+    fn fill(&mut self, records: &[StoredRecord], is_awaited: &AtomicBool) {
+        for stored in records {
+            if is_awaited.load(Ordering::Relaxed) || self.push(stored).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.records.clear();
+        self.pages.clear();
+    }
+
+    fn push(&mut self, stored: &StoredRecord) -> Result<(), WalError> {
+        let record = Record::decode(&stored.raw)?;
+        let pages = pages_only(&record)?;
+        self.records.push(ApartRecord {
+            xid: record.xid,
+            pages: pages.as_ref().map(|pages| pages.len() as u32),
+        });
+        self.pages.extend(pages.into_iter().flatten());
+        Ok(())
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u32, Option<&[PageEffect]>)> {
+        let mut rest = &self.pages[..];
+        self.records.iter().map(move |record| {
+            let pages = record.pages.map(|count| {
+                let (pages, behind) = rest.split_at(count as usize);
+                rest = behind;
+                pages
+            });
+            (record.xid, pages)
+        })
+    }
 }
 
 fn index_records(
     engine: &Arc<Engine>,
-    records: &[StoredRecord],
+    from_log: &LogBatch,
     last: Mark,
     scl: Lsn,
+    changes: &mut Changes,
     sizes: &mut SizeCache,
     cuts: u64,
 ) -> Result<Progress, DerivedError> {
@@ -147,10 +230,15 @@ fn index_records(
         at: last.lsn,
         cuts,
     };
-    let mut batch = Batch::after(last, records.len());
-    for stored in records {
+    let mut batch = Batch::after(last, changes);
+    let mut apart = from_log.apart.iter();
+    for stored in &from_log.records {
         if stored.raw.end > scl {
             break;
+        }
+        if let Some((xid, Some(pages))) = apart.next() {
+            batch.add_pages(stored, xid, pages, sizes, &known)?;
+            continue;
         }
         match batch.add(stored, sizes, &known)? {
             Added::Taken => {}
@@ -177,7 +265,7 @@ fn index_records(
 }
 
 /// Makes a batch visible, unless the log was cut since it was read.
-fn publish(engine: &Engine, batch: Batch, sizes: &mut SizeCache, cuts: u64) {
+fn publish(engine: &Engine, batch: Batch<'_>, sizes: &mut SizeCache, cuts: u64) {
     Counters::add(&engine.counters.records_indexed, batch.records);
     Counters::add(
         &engine.counters.wal_bytes_indexed,
@@ -225,10 +313,10 @@ fn wait_for_room(engine: &Engine) -> Result<(), DerivedError> {
 }
 
 /// Records that were read and decoded but are not visible yet.
-struct Batch {
+struct Batch<'a> {
     from: Lsn,
     mark: Mark,
-    changes: Changes,
+    changes: &'a mut Changes,
     records: u64,
 }
 
@@ -238,12 +326,13 @@ enum Added<'r> {
     Copy(Box<(Record<'r>, MetaChange)>),
 }
 
-impl Batch {
-    fn after(mark: Mark, records: usize) -> Batch {
+impl<'a> Batch<'a> {
+    fn after(mark: Mark, changes: &'a mut Changes) -> Batch<'a> {
+        changes.clear();
         Batch {
             from: mark.lsn,
             mark,
-            changes: Changes::of_records(records),
+            changes,
             records: 0,
         }
     }
@@ -261,25 +350,40 @@ impl Batch {
         if let Some(change) = take_copy(&mut effects) {
             return Ok(Added::Copy(Box::new((record, change))));
         }
-        let entry = IndexEntry {
-            start: record.start,
-            end: record.end,
-            position: stored.position,
-            full: false,
-        };
-        self.changes.add(entry, effects, sizes, known)?;
-        for (key, value) in self.segment_boundaries(known.engine, record.end) {
-            self.changes.put(record.end, key, Some(value));
-        }
+        self.changes
+            .add(entry_of(stored), &effects.pages, effects.meta, sizes, known)?;
         self.mark.checkpoint.track(&record)?;
-        self.mark.lsn = record.end;
-        self.mark.last_record_start = record.start;
+        self.end_record(stored, known);
         let next_context = self.mark.checkpoint.redo_context(known.engine.facts());
         if next_context != context {
             self.changes.add_context(record.end, next_context);
         }
-        self.records += 1;
         Ok(Added::Taken)
+    }
+
+    /// The same for a record that only changes these pages.
+    fn add_pages(
+        &mut self,
+        stored: &StoredRecord,
+        xid: u32,
+        pages: &[PageEffect],
+        sizes: &mut SizeCache,
+        known: &KnownState<'_>,
+    ) -> Result<(), DerivedError> {
+        self.changes
+            .add(entry_of(stored), pages, Vec::new(), sizes, known)?;
+        self.mark.checkpoint.advance_past_xid(xid);
+        self.end_record(stored, known);
+        Ok(())
+    }
+
+    fn end_record(&mut self, stored: &StoredRecord, known: &KnownState<'_>) {
+        for (key, value) in self.segment_boundaries(known.engine, stored.raw.end) {
+            self.changes.put(stored.raw.end, key, Some(value));
+        }
+        self.mark.lsn = stored.raw.end;
+        self.mark.last_record_start = stored.raw.start;
+        self.records += 1;
     }
 
     /// The mark behind a record that follows the batch.
@@ -305,6 +409,16 @@ impl Batch {
         numbers
             .map(|number| (MetaKey::SegmentBoundary(number), value()))
             .collect()
+    }
+}
+
+/// Of a page that needs what was there before.
+fn entry_of(stored: &StoredRecord) -> IndexEntry {
+    IndexEntry {
+        start: stored.raw.start,
+        end: stored.raw.end,
+        position: stored.position,
+        full: false,
     }
 }
 

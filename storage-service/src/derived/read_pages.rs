@@ -6,7 +6,7 @@ use pg_quorum_wal::Page;
 use super::build_page::{Scratch, build};
 use super::engine::{Counters, Engine};
 use super::error::DerivedError;
-use super::state::PagePlan;
+use super::state::Plan;
 use super::store::StoreView;
 use super::stored_page::{StoredPage, set_page_checksum};
 
@@ -58,8 +58,8 @@ fn some_pages(
 ) -> Result<Vec<ReadPage>, DerivedError> {
     let mut attempt = 1;
     let built = loop {
-        let (plans, view) = plan(engine, keys, at)?;
-        match build(&plans, view.as_ref(), engine.log.as_ref(), scratch) {
+        let (plan, view) = plan(engine, keys, at)?;
+        match build(&plan, view.as_ref(), engine.log.as_ref(), scratch) {
             // The log may have been trimmed since the plan was made: then there are images by now.
             Err(DerivedError::Log { .. }) if attempt < ATTEMPTS => attempt += 1,
             result => break result?,
@@ -73,17 +73,12 @@ fn some_pages(
 }
 
 /// What pages are made of, and the store of the same moment.
-fn plan(
-    engine: &Engine,
-    keys: &[PageKey],
-    at: Lsn,
-) -> Result<(Vec<PagePlan>, Box<dyn StoreView>), DerivedError> {
+fn plan(engine: &Engine, keys: &[PageKey], at: Lsn) -> Result<(Plan, Box<dyn StoreView>), DerivedError> {
     let state = engine.state.read();
     if at > state.indexed {
         return Err(engine.not_indexed(at, state.indexed));
     }
-    let plans = keys.iter().map(|key| state.plan(*key, at)).collect();
-    Ok((plans, engine.store.view()))
+    Ok((state.plan(keys, at), engine.store.view()))
 }
 
 fn finish(engine: &Engine, key: PageKey, page: StoredPage) -> ReadPage {

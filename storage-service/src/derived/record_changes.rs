@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use pg_quorum_types::{DatabaseKey, ForkNumber, Lsn, PageKey, RelFileNode, RelFork};
-use pg_quorum_wal::{Effects, MetaChange, PageEffect, RedoContext};
+use pg_quorum_wal::{MetaChange, PageEffect, RedoContext};
 use rustc_hash::FxHashMap;
 
 use super::error::DerivedError;
@@ -53,7 +53,7 @@ impl SizeCache {
     }
 }
 
-/// Changes of a run of records, in LSN order.
+/// Changes of a run of records, in LSN order. Its memory serves one run after the other.
 #[derive(Default)]
 pub struct Changes {
     pages: Vec<(PageKey, IndexEntry)>,
@@ -63,12 +63,12 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// None yet, with memory for those of so many records.
-    pub fn of_records(records: usize) -> Changes {
-        Changes {
-            pages: Vec::with_capacity(records + records / 8),
-            ..Changes::default()
-        }
+    /// Forgets them.
+    pub fn clear(&mut self) {
+        self.pages.clear();
+        self.metas.clear();
+        self.resets.clear();
+        self.contexts.clear();
     }
 
     /// Adds what one record changes. `entry` is the record, with any `full`.
@@ -78,14 +78,15 @@ impl Changes {
     pub fn add(
         &mut self,
         entry: IndexEntry,
-        effects: Effects,
+        pages: &[PageEffect],
+        metas: Vec<MetaChange>,
         sizes: &mut SizeCache,
         known: &dyn Known,
     ) -> Result<(), DerivedError> {
-        for change in effects.meta {
+        for change in metas {
             self.add_meta(entry.end, change, sizes, known)?;
         }
-        for effect in &effects.pages {
+        for effect in pages {
             self.add_page(entry, *effect, sizes, known)?;
         }
         Ok(())
@@ -101,18 +102,18 @@ impl Changes {
         self.metas.push((lsn, key, value));
     }
 
-    /// Makes the changes visible to reads.
-    pub fn apply_to(self, state: &mut State) {
-        for (lsn, dropped) in self.resets {
+    /// Makes the changes visible to reads; none are left.
+    pub fn apply_to(&mut self, state: &mut State) {
+        for (lsn, dropped) in self.resets.drain(..) {
             state.resets.push(lsn, dropped);
         }
-        for (lsn, key, value) in self.metas {
+        for (lsn, key, value) in self.metas.drain(..) {
             state.overlay.put(key.to_bytes(), lsn, value);
         }
-        for (key, entry) in self.pages {
+        for (key, entry) in self.pages.drain(..) {
             state.index.push(key, entry);
         }
-        for (end, context) in self.contexts {
+        for (end, context) in self.contexts.drain(..) {
             state.contexts.push(end, context);
         }
     }

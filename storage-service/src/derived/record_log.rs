@@ -8,12 +8,17 @@ pub use crate::log::{LogPosition, LogView, StoredRecord};
 
 /// The segment's log below its SCL. Records behind a cut are never returned.
 pub trait RecordLog: Send + Sync + 'static {
-    /// Records from the one that follows `previous_end` on: at least one if there is one, else of about
-    /// `max_bytes`.
+    /// Adds records to `records` from the one that follows `previous_end` on: at least one if there is one, else of
+    /// about `max_bytes`.
     ///
     /// # Errors
     /// The log cannot be read there.
-    fn read_records(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>>;
+    fn read_records(
+        &self,
+        previous_end: Lsn,
+        max_bytes: usize,
+        records: &mut Vec<StoredRecord>,
+    ) -> io::Result<()>;
 
     /// Hands `take` single records' bytes, from positions that [`RecordLog::read_records`] gave, until it returns
     /// false. `buffer` is memory that is kept from one call to the next; what is in it does not matter.
@@ -29,8 +34,13 @@ pub trait RecordLog: Send + Sync + 'static {
 }
 
 impl RecordLog for crate::log::HotLog {
-    fn read_records(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>> {
-        crate::log::HotLog::read_records(self, previous_end, max_bytes)
+    fn read_records(
+        &self,
+        previous_end: Lsn,
+        max_bytes: usize,
+        records: &mut Vec<StoredRecord>,
+    ) -> io::Result<()> {
+        crate::log::HotLog::read_records(self, previous_end, max_bytes, records)
     }
 
     fn read_each(

@@ -55,26 +55,29 @@ impl RedoThreads {
         taken.ok().map(|_| Place(Arc::clone(&self.free)))
     }
 
-    /// Does `here`, and meanwhile `ahead` on a helper if there is one; otherwise `ahead` is not done.
+    /// Does `here`, and meanwhile `ahead` on a helper if there is one; otherwise `ahead` is not done. It is handed
+    /// whether it is awaited by now: what can be done later is better left then.
     ///
     /// # Panics
     /// One of them panicked.
     pub fn with_ahead<A: Send, H>(
         &self,
-        ahead: impl FnOnce() -> A + Send,
+        ahead: impl FnOnce(&AtomicBool) -> A + Send,
         here: impl FnOnce() -> H,
     ) -> (Option<A>, H) {
         let Some(place) = self.take_place() else {
             return (None, here());
         };
+        let is_awaited = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let name = "redo helper".to_owned();
             let help = || {
                 let _place = place;
-                ahead()
+                ahead(&is_awaited)
             };
             let helper = std::thread::Builder::new().name(name).spawn_scoped(scope, help);
             let here = here();
+            is_awaited.store(true, Ordering::Relaxed);
             let ahead = helper.ok().map(|helper| match helper.join() {
                 Ok(ahead) => ahead,
                 Err(panic) => std::panic::resume_unwind(panic),
@@ -212,12 +215,23 @@ mod tests {
 
     #[test]
     fn what_comes_next_is_done_meanwhile_if_there_is_a_helper() {
-        assert_eq!(threads(1).with_ahead(|| 1, || 2), (None, 2));
+        assert_eq!(threads(1).with_ahead(|_| 1, || 2), (None, 2));
         let two = threads(2);
         let barrier = Barrier::new(2);
-        let outcome = two.with_ahead(|| barrier.wait().is_leader(), || barrier.wait().is_leader());
+        let outcome = two.with_ahead(|_| barrier.wait().is_leader(), || barrier.wait().is_leader());
         assert!(matches!(outcome, (Some(ahead), here) if ahead != here));
         assert!(two.take_place().is_some());
+    }
+
+    #[test]
+    fn who_works_ahead_is_told_when_it_is_awaited() {
+        let until_awaited = |is_awaited: &AtomicBool| {
+            while !is_awaited.load(Ordering::Relaxed) {
+                std::thread::yield_now();
+            }
+            7
+        };
+        assert_eq!(threads(2).with_ahead(until_awaited, || 2), (Some(7), 2));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use pg_quorum_types::{ClusterFacts, Lsn, PageKey, RelFork};
 
 use super::error::DerivedError;
-use super::index::{PageIndex, PageRecords, Pending, PendingPage};
+use super::index::{IndexEntry, PageIndex, Pending, Portion};
 use super::marks::{Contexts, Mark, Marks};
 use super::meta_key::{self, MetaKey, MetaRange, MetaValue};
 use super::overlay::Overlay;
@@ -37,18 +37,32 @@ pub struct State {
     pub round_target: Option<Lsn>,
 }
 
-/// All that is needed to build one page as of an LSN, but for its base image.
+/// All that is needed to build some pages as of an LSN, but for their base images.
 #[derive(Debug)]
-pub struct PagePlan {
-    pub key: PageKey,
+pub struct Plan {
     pub at: Lsn,
+    pub pages: Vec<PlannedPage>,
+    /// In LSN order.
+    pub records: Vec<PlannedRecord>,
+    pub contexts: Contexts,
+    /// Set if `at` is below the persisted state: then only pages that did not change since can be read.
+    pub unchanged_until: Option<Lsn>,
+}
+
+/// See [`Plan`].
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedPage {
+    pub key: PageKey,
     /// Nothing below this counts.
     pub hidden_below: Lsn,
-    /// Records in order.
-    pub records: PageRecords,
-    pub contexts: Contexts,
-    /// Set if `at` is below the persisted state: then only a page that did not change since can be read.
-    pub unchanged_until: Option<Lsn>,
+}
+
+/// One record's change of one page.
+#[derive(Clone, Copy, Debug)]
+pub struct PlannedRecord {
+    /// Index in [`Plan::pages`].
+    pub page: u32,
+    pub entry: IndexEntry,
 }
 
 impl State {
@@ -78,27 +92,40 @@ impl State {
         self.round_target.unwrap_or(self.applied)
     }
 
-    /// What is needed to build a page as of `at`, which must not be above `indexed`.
-    pub fn plan(&self, key: PageKey, at: Lsn) -> PagePlan {
+    /// What is needed to build pages as of `at`, which must not be above `indexed`.
+    pub fn plan(&self, keys: &[PageKey], at: Lsn) -> Plan {
         assert!(at <= self.indexed, "a page is asked for above what is indexed");
-        let hidden_below = self.resets.hidden_page(&key, at.max(self.applied));
-        let records = self.index.records(&key, hidden_below..=at);
-        self.plan_of(key, at, hidden_below, records)
+        let mut plan = self.plan_pages(keys, at);
+        for (number, page) in (0..).zip(&plan.pages) {
+            let records = self.index.records(&page.key, page.hidden_below..=at);
+            let planned = |entry| PlannedRecord { page: number, entry };
+            plan.records.extend(records.into_iter().map(planned));
+        }
+        // Runs in order, one behind the other: a stable sort is a merge.
+        plan.records.sort_by_key(|record| record.entry.end);
+        plan
     }
 
-    /// What is needed to build one of the pages of a round that goes to `target`, of which nothing is forgotten yet.
-    pub fn plan_pending(&self, pending: &Pending, page: &PendingPage, target: Lsn) -> PagePlan {
-        let hidden_below = self.resets.hidden_page(&page.key, target);
-        let records = self.index.pending_records(pending, page, hidden_below);
-        self.plan_of(page.key, target, hidden_below, records)
+    /// What is needed to build a portion of a round that goes to `target`, of which nothing is forgotten yet.
+    pub fn plan_portion(&self, pending: &Pending, portion: &Portion, target: Lsn) -> Plan {
+        let mut plan = self.plan_pages(&portion.keys, target);
+        let records = self.index.portion_records(pending, portion);
+        let planned = records.map(|(page, entry)| PlannedRecord { page, entry });
+        plan.records.extend(
+            planned.filter(|record| record.entry.end >= plan.pages[record.page as usize].hidden_below),
+        );
+        plan
     }
 
-    fn plan_of(&self, key: PageKey, at: Lsn, hidden_below: Lsn, records: PageRecords) -> PagePlan {
-        PagePlan {
-            key,
+    fn plan_pages(&self, keys: &[PageKey], at: Lsn) -> Plan {
+        let page = |key: &PageKey| PlannedPage {
+            key: *key,
+            hidden_below: self.resets.hidden_page(key, at.max(self.applied)),
+        };
+        Plan {
             at,
-            hidden_below,
-            records,
+            pages: keys.iter().map(page).collect(),
+            records: Vec::new(),
             contexts: self.contexts.clone(),
             unchanged_until: (at < self.applied).then_some(self.applied),
         }

@@ -89,16 +89,15 @@ pub fn take_copy(engine: &Engine, key: PageKey, copy: &Page, at: Lsn) -> Result<
         if at > known {
             return Err(engine.not_indexed(at, known));
         }
-        (state.plan(key, at), engine.store.view())
+        (state.plan(&[key], at), engine.store.view())
     };
-    let plans = std::slice::from_ref(&plan);
-    let built = build(plans, view.as_ref(), engine.log.as_ref(), &mut Scratch::default())?;
+    let built = build(&plan, view.as_ref(), engine.log.as_ref(), &mut Scratch::default())?;
     let is_unbuildable = |built: &BuiltPage| matches!(built.page, StoredPage::Unbuildable(_));
     for built in &built {
         engine.unbuildable.note(key, built);
     }
     // A record that sets the page as a whole and is not persisted would be preferred to the copy.
-    let is_full_pending = plan.records.iter().any(|entry| entry.full);
+    let is_full_pending = plan.records.iter().any(|record| record.entry.full);
     if is_full_pending || !built.iter().all(is_unbuildable) {
         return Ok(false);
     }
@@ -109,6 +108,7 @@ pub fn take_copy(engine: &Engine, key: PageKey, copy: &Page, at: Lsn) -> Result<
     let mended = BuiltPage {
         page: image,
         version: Some(at),
+        has_records: false,
     };
     engine.unbuildable.note(key, &mended);
     Counters::add(&engine.counters.pages_mended, 1);

@@ -102,10 +102,10 @@ impl<'a> WalReader<'a> {
             .builder
             .get_or_insert_with(|| WalBuilder::new(*self.engine.facts(), from));
         let failed = |problem: String| DerivedError::Log { at: from, problem };
-        let records = self
-            .engine
+        let mut records = Vec::new();
+        self.engine
             .log
-            .read_records(from, LOG_READ_BYTES)
+            .read_records(from, LOG_READ_BYTES, &mut records)
             .map_err(|error| failed(error.to_string()))?;
         let Some(last) = records.last() else {
             return Err(failed("no record where one must follow".to_owned()));

@@ -134,13 +134,18 @@ impl Walk<'_> {
 }
 
 impl HotLog {
-    /// Durable records from the one that follows `previous_end` on: at least one if there is one, else of about
-    /// `max_bytes`. Records behind a cut are never returned.
+    /// Adds durable records to `records` from the one that follows `previous_end` on: at least one if there is one,
+    /// else of about `max_bytes`. Records behind a cut are never returned.
     ///
     /// # Errors
     /// `previous_end` is below the log's begin (`NotFound`), or the log is damaged there (`InvalidData`).
-    pub fn read_records(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>> {
-        self.note_damage(self.records_behind(previous_end, max_bytes))
+    pub fn read_records(
+        &self,
+        previous_end: Lsn,
+        max_bytes: usize,
+        records: &mut Vec<StoredRecord>,
+    ) -> io::Result<()> {
+        self.note_damage(self.records_behind(previous_end, max_bytes, records))
     }
 
     /// Durable records of one epoch behind `previous_end`, not beyond `until`; `None` if there are none.
@@ -168,14 +173,16 @@ impl HotLog {
         self.note_damage(self.each_record(positions, buffer, take))
     }
 
-    fn records_behind(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>> {
+    fn records_behind(
+        &self,
+        previous_end: Lsn,
+        max_bytes: usize,
+        records: &mut Vec<StoredRecord>,
+    ) -> io::Result<()> {
         let contents = self.contents.read();
-        let mut records = Vec::new();
-        let Some(mut walk) = self.walk_from(&contents, previous_end)? else {
-            return Ok(records);
-        };
-        let Some(layout) = contents.layout else {
-            return Ok(records);
+        let (Some(mut walk), Some(layout)) = (self.walk_from(&contents, previous_end)?, contents.layout)
+        else {
+            return Ok(());
         };
         let mut bytes = 0;
         while bytes < max_bytes
@@ -201,7 +208,7 @@ impl HotLog {
             walk.end = walk.end.max(end);
         }
         self.hints.lock().put(walk.end, walk.place);
-        Ok(records)
+        Ok(())
     }
 
     fn run_behind(&self, previous_end: Lsn, until: Lsn, max_bytes: usize) -> io::Result<Option<Run>> {

@@ -38,11 +38,15 @@ impl MemoryLog {
 }
 
 impl RecordLog for MemoryLog {
-    fn read_records(&self, previous_end: Lsn, max_bytes: usize) -> io::Result<Vec<StoredRecord>> {
+    fn read_records(
+        &self,
+        previous_end: Lsn,
+        max_bytes: usize,
+        found: &mut Vec<StoredRecord>,
+    ) -> io::Result<()> {
         let records = self.records.lock();
         let from = records.partition_point(|record| record.end <= previous_end);
         let mut bytes = 0;
-        let mut found = Vec::new();
         for (index, raw) in records.iter().enumerate().skip(from) {
             if bytes >= max_bytes {
                 break;
@@ -57,7 +61,7 @@ impl RecordLog for MemoryLog {
                 },
             });
         }
-        Ok(found)
+        Ok(())
     }
 
     fn read_each(

@@ -185,6 +185,17 @@ impl WalWriter {
 
     /// `XLOG_HEAP_INSERT` of a tuple with `data`; `offset` 1 on a page that the record makes anew.
     pub fn heap_insert(&mut self, fork: RelFork, block: u32, offset: u16, data: &[u8]) -> RawRecord {
+        self.heap_insert_by(745, fork, block, offset, data)
+    }
+
+    pub fn heap_insert_by(
+        &mut self,
+        xid: u32,
+        fork: RelFork,
+        block: u32,
+        offset: u16,
+        data: &[u8],
+    ) -> RawRecord {
         let init = offset == 1;
         let mut tuple = vec![1, 0, 0x00, 0x08, 24, 0]; // one attribute, HEAP_XMAX_INVALID, t_hoff, pad
         tuple.extend_from_slice(data);
@@ -196,7 +207,7 @@ impl WalWriter {
             data: tuple,
         };
         let main = [&offset.to_le_bytes()[..], &[0]].concat();
-        self.record(RM_HEAP, if init { 0x80 } else { 0 }, 745, &[block], &main)
+        self.record(RM_HEAP, if init { 0x80 } else { 0 }, xid, &[block], &main)
     }
 
     pub fn create(&mut self, fork: RelFork) -> RawRecord {

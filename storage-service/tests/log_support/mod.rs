@@ -100,7 +100,8 @@ impl TestLog {
 
     /// All records behind `previous_end`.
     pub fn read(&self, previous_end: Lsn) -> io::Result<Vec<RawRecord>> {
-        let records = self.hot.read_records(previous_end, usize::MAX)?;
+        let mut records = Vec::new();
+        self.hot.read_records(previous_end, usize::MAX, &mut records)?;
         Ok(records.into_iter().map(|stored| stored.raw).collect())
     }
 

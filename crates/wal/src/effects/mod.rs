@@ -78,10 +78,28 @@ impl Effects {
 /// A record that contradicts the format of its kind.
 pub fn effects(record: &Record<'_>, ctx: &RedoContext) -> Result<Effects, WalError> {
     let mut effects = Effects::default();
-    blocks::add_referenced_blocks(record, &mut effects)?;
+    effects.read(record, ctx)?;
+    Ok(effects)
+}
+
+impl Effects {
+    /// [`effects`] in place, whatever was there.
+    ///
+    /// # Errors
+    /// As for [`effects`]; what is there then means nothing.
+    #[inline]
+    pub fn read(&mut self, record: &Record<'_>, ctx: &RedoContext) -> Result<(), WalError> {
+        self.pages.clear();
+        self.meta.clear();
+        add(record, ctx, self)
+    }
+}
+
+fn add(record: &Record<'_>, ctx: &RedoContext, effects: &mut Effects) -> Result<(), WalError> {
+    blocks::add_referenced_blocks(record, effects)?;
     match record.rmgr {
         // The pages that they name, and maps of what is visible.
-        Rmgr::Heap2 | Rmgr::Heap => visibility::add(record, &mut effects)?,
+        Rmgr::Heap2 | Rmgr::Heap => visibility::add(record, effects)?,
         // Only the pages that they name.
         Rmgr::Btree
         | Rmgr::Hash
@@ -91,20 +109,46 @@ pub fn effects(record: &Record<'_>, ctx: &RedoContext) -> Result<Effects, WalErr
         | Rmgr::SpGist
         | Rmgr::Brin
         | Rmgr::Generic => {}
-        Rmgr::Xlog => settings::add(record, ctx, &mut effects)?,
-        Rmgr::Transaction => transaction::add(record, ctx, &mut effects)?,
-        Rmgr::Storage => storage::add(record, &mut effects)?,
-        Rmgr::Clog => slru::add_clog(record, &mut effects)?,
-        Rmgr::CommitTs => slru::add_commit_ts(record, &mut effects)?,
-        Rmgr::MultiXact => slru::add_multixact(record, &mut effects)?,
-        Rmgr::Database => directories::add_database(record, &mut effects)?,
-        Rmgr::Tablespace => directories::add_tablespace(record, &mut effects)?,
-        Rmgr::RelMap => directories::add_relation_map(record, &mut effects)?,
-        Rmgr::ReplicationOrigin => origin::add(record, &mut effects)?,
+        Rmgr::Xlog => settings::add(record, ctx, effects)?,
+        Rmgr::Transaction => transaction::add(record, ctx, effects)?,
+        Rmgr::Storage => storage::add(record, effects)?,
+        Rmgr::Clog => slru::add_clog(record, effects)?,
+        Rmgr::CommitTs => slru::add_commit_ts(record, effects)?,
+        Rmgr::MultiXact => slru::add_multixact(record, effects)?,
+        Rmgr::Database => directories::add_database(record, effects)?,
+        Rmgr::Tablespace => directories::add_tablespace(record, effects)?,
+        Rmgr::RelMap => directories::add_relation_map(record, effects)?,
+        Rmgr::ReplicationOrigin => origin::add(record, effects)?,
         // For standbys and decoding only.
         Rmgr::Standby | Rmgr::LogicalMessage => {}
     }
-    Ok(effects)
+    Ok(())
+}
+
+/// The pages that `record` changes, if that is all that it does whatever the context: [`effects`] names no metadata,
+/// and of what [`crate::CheckpointState`] tracks only the next transaction advances past the record's. `None` if it
+/// may do more.
+///
+/// # Errors
+/// As for [`effects`].
+pub fn pages_only(record: &Record<'_>) -> Result<Option<SmallVec<[PageEffect; 2]>>, WalError> {
+    let is_of_pages = matches!(
+        record.rmgr,
+        Rmgr::Heap2
+            | Rmgr::Heap
+            | Rmgr::Btree
+            | Rmgr::Hash
+            | Rmgr::Gin
+            | Rmgr::Gist
+            | Rmgr::Sequence
+            | Rmgr::SpGist
+            | Rmgr::Brin
+            | Rmgr::Generic
+    );
+    if !is_of_pages {
+        return Ok(None);
+    }
+    Ok(Some(effects(record, &RedoContext::default())?.pages))
 }
 
 /// For a kind that the caller's `match` does not list: [`Record::decode`] has refused it before.

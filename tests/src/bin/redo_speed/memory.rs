@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use pg_quorum_tests::volume::Volume;
 use pg_quorum_tests::wal_files::WalFiles;
-use pg_quorum_wal::{Effects, Page, Record, RedoContext, apply, effects};
+use pg_quorum_wal::{Effects, Page, Record, RedoContext, apply};
 use serde::Serialize;
 use smallvec::SmallVec;
 
@@ -49,17 +49,22 @@ pub fn run(wal: &Wal) -> Result<()> {
     let mut records = files.records();
     while let Some(run) = records.next_run() {
         let mut unread = run.iter();
+        let mut decoded: [(Record<'_>, Effects); AHEAD] =
+            std::array::from_fn(|_| (Record::empty(), Effects::default()));
         while unread.len() > 0 {
-            let mut decoded: SmallVec<[(Record<'_>, Effects); AHEAD]> = SmallVec::new();
-            for (start, end, bytes) in unread.by_ref().take(AHEAD) {
-                let record = Record::parse(start, end, bytes)?;
-                let effects = effects(&record, &ctx)?;
-                decoded.push((record, effects));
+            let mut count = 0;
+            for ((record, _), (start, end, bytes)) in decoded.iter_mut().zip(unread.by_ref()) {
+                record.read(start, end, bytes)?;
                 replayed.wal_bytes = end.bytes_since(files.start);
+                count += 1;
             }
-            fetch(&decoded, &volume);
+            let decoded = &mut decoded[..count];
+            for (record, effects) in &mut *decoded {
+                effects.read(record, &ctx)?;
+            }
+            fetch(decoded, &volume);
             replayed.records += decoded.len() as u64;
-            for (record, effects) in &decoded {
+            for (record, effects) in &*decoded {
                 replayed.page_changes += replay(record, effects, &mut volume, &ctx)?;
             }
         }

@@ -47,6 +47,12 @@ pub fn run(wal: &Wal, cores: usize, index_bytes: usize) -> Result<()> {
     let node = LoneNode::on_wal_files(wal.source(scratch.path()), settings)?;
     let material = Material::of(&node.wal)?;
 
+    // Somebody waits for it: nothing gathers.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
+    runtime.block_on(node.derived.wait_indexed(material.end, Duration::ZERO));
+
     let begin = Instant::now();
     let cpu_before = cpu_seconds();
     node.give_log(material.end);
