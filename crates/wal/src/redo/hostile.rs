@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 use proptest::test_runner::{Config, TestRunner};
 
-use crate::raw_record::NewRecord;
+use crate::raw_record::{NewRecord, RawRecord};
 use crate::v15::{BLOCK_HAS_DATA, BLOCK_WILL_INIT, ID_MAIN_DATA_LONG};
 use crate::{
     CheckpointState, Effects, Page, Record, RedoContext, RedoError, Rmgr, WalLayout, apply, effects,
@@ -84,6 +84,11 @@ impl SampleBlock {
 
 impl Sample {
     pub(crate) fn record(&self) -> Record<'static> {
+        Record::decode(self.raw()).expect("a well-formed record")
+    }
+
+    /// A test's record may live for ever.
+    fn raw(&self) -> &'static RawRecord {
         let mut body = Vec::new();
         for block in &self.blocks {
             let has_data = if block.data.is_empty() { 0 } else { BLOCK_HAS_DATA };
@@ -114,8 +119,7 @@ impl Sample {
         let raw = record
             .encode(WalLayout::new(&FACTS))
             .expect("a place for a record");
-        // A test's record may live for ever.
-        Record::decode(Box::leak(Box::new(raw))).expect("a well-formed record")
+        Box::leak(Box::new(raw))
     }
 
     /// The pages as the record leaves them.
@@ -238,6 +242,20 @@ impl Damage {
     }
 }
 
+/// What a record's memory, and that of its effects, held before does not matter.
+fn assert_reads_anew(sample: &Sample, before: &[Sample]) {
+    let (raw, expected) = (sample.raw(), sample.record());
+    let expected_effects = effects(&expected, &RedoContext::default());
+    for before in before {
+        let mut record = before.record();
+        let mut its_effects = effects(&record, &RedoContext::default()).unwrap_or_default();
+        assert_eq!(record.read(raw.start, raw.end, &raw.bytes), Ok(()));
+        assert_eq!(record, expected);
+        let read = its_effects.read(&record, &RedoContext::default());
+        assert_eq!(read.map(|()| its_effects), expected_effects);
+    }
+}
+
 /// A record of which [`pages_only`] names the pages changes nothing else, whatever the context.
 fn assert_pages_only(record: &Record<'_>) {
     let Ok(Some(pages)) = pages_only(record) else {
@@ -273,6 +291,7 @@ pub(crate) fn assert_never_panics(samples: &[Sample]) {
         if let Err(error) = sample.replay() {
             panic!("{error}: {:?}", sample.record());
         }
+        assert_reads_anew(sample, samples);
     }
     let mut runner = TestRunner::new(Config {
         failure_persistence: None,
