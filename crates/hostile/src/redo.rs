@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use pg_quorum_types::{BLOCK_SIZE, PageKey};
 use pg_quorum_wal::{
-    BlockImage, CheckpointState, Compression, Page, RECORD_HEADER_BYTES, RawRecord, Record, RedoContext,
-    WalLayout, apply as apply_record, effects, mask_page, restore_image,
+    BlockImage, CheckpointState, Compression, Effects, Page, RECORD_HEADER_BYTES, RawRecord, Record,
+    RedoContext, WalLayout, apply as apply_record, effects, mask_page, pages_only, restore_image,
 };
 
 use crate::bytes_in::BytesIn;
@@ -94,8 +94,22 @@ fn check_tracking(mut state: CheckpointState, record: &Record<'_>) {
     assert_eq!(state.track(&made), Ok(()));
 }
 
+/// A record of which [`pages_only`] names the pages does nothing else.
+fn check_pages_only(record: &Record<'_>, ctx: &RedoContext) {
+    let Ok(Some(pages)) = pages_only(record) else {
+        return;
+    };
+    let meta = Vec::new();
+    assert_eq!(effects(record, ctx), Ok(Effects { pages, meta }));
+    let (mut tracked, mut advanced) = (CheckpointState::default(), CheckpointState::default());
+    assert_eq!(tracked.track(record), Ok(()));
+    advanced.advance_past_xid(record.xid);
+    assert_eq!(tracked, advanced);
+}
+
 /// Effects, and every page that they name, starting from `page` each time. Returns how many fit.
 fn check_record(record: &Record<'_>, raw: &RawRecord, ctx: &RedoContext, page: &Page) -> usize {
+    check_pages_only(record, ctx);
     let keys: Vec<PageKey> = match effects(record, ctx) {
         Ok(effects) => {
             let changes = effects.pages.len() + effects.meta.len();

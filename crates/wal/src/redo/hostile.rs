@@ -10,10 +10,7 @@ use proptest::test_runner::{Config, TestRunner};
 
 use crate::raw_record::{NewRecord, RawRecord};
 use crate::v15::{BLOCK_HAS_DATA, BLOCK_WILL_INIT, ID_MAIN_DATA_LONG};
-use crate::{
-    CheckpointState, Effects, Page, Record, RedoContext, RedoError, Rmgr, WalLayout, apply, effects,
-    mask_page, pages_only,
-};
+use crate::{Page, Record, RedoContext, RedoError, Rmgr, WalLayout, apply, effects, mask_page};
 
 const REL: RelFork = RelFork {
     rel: RelFileNode {
@@ -135,7 +132,6 @@ impl Sample {
     /// Replays on every page, and masks whatever comes of it.
     fn survive(&self) {
         let record = self.record();
-        assert_pages_only(&record);
         for block in &self.blocks {
             let mut page = block.page;
             let _ = apply(&record, &block.key(), &mut page, &RedoContext::default());
@@ -254,28 +250,6 @@ fn assert_reads_anew(sample: &Sample, before: &[Sample]) {
         let read = its_effects.read(&record, &RedoContext::default());
         assert_eq!(read.map(|()| its_effects), expected_effects);
     }
-}
-
-/// A record of which [`pages_only`] names the pages changes nothing else, whatever the context.
-fn assert_pages_only(record: &Record<'_>) {
-    let Ok(Some(pages)) = pages_only(record) else {
-        return;
-    };
-    for flags in 0..4 {
-        let context = RedoContext {
-            hint_bits_logged: flags & 1 != 0,
-            track_commit_timestamp: flags & 2 != 0,
-        };
-        let expected = Effects {
-            pages: pages.clone(),
-            meta: Vec::new(),
-        };
-        assert_eq!(effects(record, &context), Ok(expected));
-    }
-    let (mut tracked, mut advanced) = (CheckpointState::default(), CheckpointState::default());
-    assert_eq!(tracked.track(record), Ok(()));
-    advanced.advance_past_xid(record.xid);
-    assert_eq!(tracked, advanced);
 }
 
 fn part_mut<'a>(sample: &'a mut Sample, block: &Option<Index>) -> &'a mut Vec<u8> {
