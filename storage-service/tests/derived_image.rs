@@ -166,7 +166,7 @@ fn wal_comes_back_as_it_was_from_the_start_of_the_bases_segment() {
     let all = read(segment_start, end);
     assert_eq!(all[..prefix.len()], prefix[..]);
     let mut splitter = WalSplitter::new(FACTS, BASE);
-    splitter.feed(&all[prefix.len()..]);
+    splitter.feed(all[prefix.len()..].to_vec().into());
     for record in &records {
         assert_eq!(splitter.next_record().unwrap().as_ref(), Some(record));
     }

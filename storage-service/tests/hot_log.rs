@@ -12,7 +12,7 @@ use log_support::{MachineDisk, Place, SyncFault, batch, epoch, history};
 use pg_quorum_types::Lsn;
 use pg_quorum_wal::RawRecord;
 use storage_service::disk::{QuotaDisk, RealDisk};
-use storage_service::log::Appended;
+use storage_service::log::{Appended, LogRecords};
 
 /// Far more than any of these tests writes.
 const ONE_FILE: u64 = 64 << 20;
@@ -246,8 +246,9 @@ fn single_records_are_read_again_from_their_positions() {
     for frame in made.chunks(7) {
         end = log.append(epoch(1), end, frame);
     }
-    let mut stored = Vec::new();
-    log.hot.read_records(BASE, usize::MAX, &mut stored).unwrap();
+    let mut records = LogRecords::default();
+    log.hot.read_records(BASE, usize::MAX, &mut records).unwrap();
+    let stored: Vec<_> = records.iter().collect();
     let read = |chosen: &[usize]| {
         let mut positions = chosen.iter().map(|index| stored[*index].position);
         let mut found = Vec::new();

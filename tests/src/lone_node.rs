@@ -16,13 +16,13 @@ use anyhow::{Context, Result, bail};
 use bytes::{Bytes, BytesMut};
 use parking_lot::{Mutex, RwLock};
 use pg_quorum_types::{Base, Epoch, History, HistoryEntry, Lsn, SegmentId};
-use pg_quorum_wal::{RawRecord, WalError, WalLayout};
+use pg_quorum_wal::{WalError, WalLayout};
 use smallvec::SmallVec;
 use storage_service::derived::store::{MemoryStores, StoreSettings};
 use storage_service::derived::{Derived, DerivedSettings, RecordLog};
 use storage_service::disk::RealDisk;
 use storage_service::log::{
-    Appended, Batch, HotLog, LogObserver, LogPosition, LogSettings, LogView, OpenLog, StoredRecord,
+    Appended, Batch, HotLog, LogObserver, LogPosition, LogRecords, LogSettings, LogView, OpenLog,
 };
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -164,12 +164,7 @@ fn range_of(position: LogPosition) -> Range<usize> {
 }
 
 impl RecordLog for WalFileLog {
-    fn read_records(
-        &self,
-        previous_end: Lsn,
-        max_bytes: usize,
-        records: &mut Vec<StoredRecord>,
-    ) -> io::Result<()> {
+    fn read_records(&self, previous_end: Lsn, max_bytes: usize, records: &mut LogRecords) -> io::Result<()> {
         let mut unread = self.unread.lock();
         if unread.read_to.is_some_and(|read_to| read_to != previous_end) {
             return Err(io::Error::other("WAL files are read once, in order"));
@@ -181,26 +176,20 @@ impl RecordLog for WalFileLog {
             && let Some(run) = unread.records.next_run()
         {
             let first = before + read.len();
+            let first_part = records.add_parts(run.parts());
             // The base's own checkpoint record comes first.
-            let behind = run.places().iter().filter(|place| place.end > previous_end);
-            records.extend(behind.map(|place| {
+            for place in run.places().iter().filter(|place| place.end > previous_end) {
                 bytes += place.length;
-                StoredRecord {
-                    raw: RawRecord {
-                        start: place.start,
-                        end: place.end,
-                        bytes: run.parts()[place.part].slice(place.at..place.at + place.length),
-                    },
-                    position: LogPosition {
-                        file: (first + place.part) as u32,
-                        offset: place.at as u32,
-                        length: place.length as u32,
-                    },
-                }
-            }));
+                let position = LogPosition {
+                    file: (first + place.part) as u32,
+                    offset: place.at as u32,
+                    length: place.length as u32,
+                };
+                records.push(first_part, place, position);
+            }
             read.extend_from_slice(run.parts());
         }
-        unread.read_to = records.last().map(|last| last.raw.end).or(unread.read_to);
+        unread.read_to = records.end().or(unread.read_to);
         Arc::make_mut(&mut self.parts.write()).append(&mut read);
         Ok(())
     }

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use memmap2::Mmap;
 use pg_quorum_types::{ClusterFacts, Lsn};
 use pg_quorum_wal::{ControlFile, RawRecord, RecordRun, WalError, WalSplitter};
 
@@ -40,7 +41,6 @@ impl WalFiles {
             current: self.reader(legs.remove(0)),
             legs: legs.into(),
             has_ended: false,
-            piece: Vec::new(),
         }
     }
 
@@ -100,8 +100,8 @@ impl WalFiles {
         }
     }
 
-    /// The segment's file, `None` if there is none.
-    fn segment(&self, leg: Leg, segment: u64) -> Option<File> {
+    /// The segment's bytes where the page cache has them, `None` if there is no such file.
+    fn segment(&self, leg: Leg, segment: u64) -> Option<Bytes> {
         let segment_bytes = u64::from(self.facts.wal_segment_bytes);
         let segments_per_id = 0x1_0000_0000 / segment_bytes;
         let name = format!(
@@ -110,7 +110,11 @@ impl WalFiles {
             segment / segments_per_id,
             segment % segments_per_id
         );
-        File::open(self.pg_wal.join(name)).ok()
+        let file = File::open(self.pg_wal.join(name)).ok()?;
+        // SAFETY: the server is stopped; nobody writes to its files or truncates them.
+        #[allow(unsafe_code)]
+        let segment = unsafe { Mmap::map(&file) }.expect("map a WAL segment");
+        Some(Bytes::from_owner(segment))
     }
 }
 
@@ -128,31 +132,30 @@ struct LegReader {
     splitter: WalSplitter,
     /// Up to here the splitter has bytes.
     fed: Lsn,
-    /// The file that they came from, by its segment's number.
-    segment: Option<(u64, File)>,
+    /// The segment that they came from, by its number.
+    segment: Option<(u64, Bytes)>,
 }
 
-/// Bytes that the splitter gets at once.
+/// Bytes that the splitter gets at once: whole pages.
 const PIECE_BYTES: u64 = 256 << 10;
 
 impl LegReader {
     /// False if there is no more WAL. The rest of its last segment is zeros, which nobody reads.
-    fn feed(&mut self, files: &WalFiles, piece: &mut Vec<u8>) -> bool {
+    fn feed(&mut self, files: &WalFiles) -> bool {
         if self.splitter.stands_at_zeros() {
             return false;
         }
         let segment_bytes = u64::from(files.facts.wal_segment_bytes);
         let (number, offset) = (self.fed.0 / segment_bytes, self.fed.0 % segment_bytes);
         if self.segment.as_ref().is_none_or(|(open, _)| *open != number) {
-            self.segment = files.segment(self.leg, number).map(|file| (number, file));
+            self.segment = files.segment(self.leg, number).map(|bytes| (number, bytes));
         }
-        let Some((_, file)) = &self.segment else {
+        let Some((_, segment)) = &self.segment else {
             return false;
         };
-        piece.resize(PIECE_BYTES.min(segment_bytes - offset) as usize, 0);
-        file.read_exact_at(piece, offset).expect("read a WAL segment");
-        self.splitter.feed(piece);
-        self.fed = self.fed + piece.len() as u64;
+        let end = (offset + 1).next_multiple_of(PIECE_BYTES);
+        self.splitter.feed(segment.slice(offset as usize..end as usize));
+        self.fed = self.fed + (end - offset);
         true
     }
 }
@@ -163,7 +166,6 @@ pub struct Records {
     current: LegReader,
     legs: VecDeque<Leg>,
     has_ended: bool,
-    piece: Vec<u8>,
 }
 
 impl Records {
@@ -176,7 +178,7 @@ impl Records {
         let current = &mut self.current;
         assert!(current.leg.end.is_none(), "a log with several timelines");
         while !current.splitter.advance_run().ok()? {
-            if !current.feed(&self.files, &mut self.piece) {
+            if !current.feed(&self.files) {
                 return None;
             }
         }
@@ -199,7 +201,7 @@ impl Iterator for Records {
                     }
                     return Some(Ok(record));
                 }
-                Ok(None) => self.has_ended = !current.feed(&self.files, &mut self.piece),
+                Ok(None) => self.has_ended = !current.feed(&self.files),
                 Err(error) => {
                     self.has_ended = true;
                     return Some(Err(error));

@@ -302,7 +302,7 @@ async fn write_wal(
     }
     let mut builder = WalBuilder::new(attachment.facts, end);
     builder
-        .push(&opening.record)
+        .push(opening.record.start, opening.record.end, &opening.record.bytes)
         .map_err(|error| Failure::new(format!("the checkpoint does not follow the log: {error}")))?;
     wal_files::write(layout, end, &builder.take())?;
     Ok(())

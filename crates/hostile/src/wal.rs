@@ -118,7 +118,8 @@ fn make_records(previous_end: Lsn, input: &mut BytesIn<'_>) -> Vec<RawRecord> {
 fn build(previous_end: Lsn, records: &[RawRecord]) -> Vec<u8> {
     let mut builder = WalBuilder::new(STREAM_FACTS, previous_end);
     for record in records {
-        builder.push(record).expect("the records follow each other");
+        let pushed = builder.push(record.start, record.end, &record.bytes);
+        pushed.expect("the records follow each other");
     }
     builder.take()
 }
@@ -128,7 +129,7 @@ fn check_stream(previous_end: Lsn, wal: &[u8], piece: usize) -> Vec<RawRecord> {
     let mut splitter = WalSplitter::new(STREAM_FACTS, previous_end);
     let mut found: Vec<RawRecord> = Vec::new();
     for piece in wal.chunks(piece.max(wal.len() / MAX_PIECES)) {
-        splitter.feed(piece);
+        splitter.feed(Bytes::copy_from_slice(piece));
         loop {
             match splitter.next_record() {
                 Ok(Some(record)) => {
@@ -160,13 +161,13 @@ fn check_run(previous_end: Lsn, run: &[u8]) {
         .map(|gap| BytesIn(gap).u64() & 0xFFFF_FFFF_FFFF_FFF8)
         .collect();
     for (gaps, run) in [(&[][..], run), (&gaps, rest)] {
-        let bytes = Bytes::copy_from_slice(run);
         let mut used = 0;
         let mut end = previous_end;
-        for record in split_run(layout, previous_end, gaps, &bytes) {
+        for record in split_run(layout, previous_end, gaps, run) {
             let Ok(record) = record else { break };
             assert!(record.start >= end && record.end > record.start);
-            used += record.bytes.len();
+            assert_eq!(record.at, used);
+            used += record.length;
             end = record.end;
         }
         assert!(used <= run.len());

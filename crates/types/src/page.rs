@@ -1,6 +1,7 @@
 //! Names of pages.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +9,7 @@ use serde::{Deserialize, Serialize};
 pub const BLOCK_SIZE: usize = 8192;
 
 /// A relation's physical name (PostgreSQL 15's `RelFileNode`).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct RelFileNode {
     /// Tablespace OID.
     pub spc: u32,
@@ -16,6 +17,18 @@ pub struct RelFileNode {
     pub db: u32,
     /// Relation file number.
     pub rel: u32,
+}
+
+/// Two words in place of the three that are derived: each one is a multiplication that waits for the one before.
+impl Hash for RelFileNode {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(word(self.spc, self.db));
+        state.write_u32(self.rel);
+    }
+}
+
+fn word(high: u32, low: u32) -> u64 {
+    u64::from(high) << 32 | u64::from(low)
 }
 
 impl fmt::Display for RelFileNode {
@@ -72,10 +85,18 @@ impl ForkNumber {
 }
 
 /// One fork of one relation.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct RelFork {
     pub rel: RelFileNode,
     pub fork: ForkNumber,
+}
+
+/// Two words, as for [`RelFileNode`].
+impl Hash for RelFork {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(word(self.rel.spc, self.rel.db));
+        state.write_u64(word(self.fork as u32, self.rel.rel));
+    }
 }
 
 impl fmt::Display for RelFork {
@@ -122,10 +143,23 @@ impl SlruKind {
 pub const PAGE_KEY_BYTES: usize = 18;
 
 /// One page of the volume: the unit that redo changes and that is stored and served.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum PageKey {
     Relation { rel: RelFork, block: u32 },
     Slru { kind: SlruKind, page: u32 },
+}
+
+/// Three words, as for [`RelFileNode`].
+impl Hash for PageKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        match self {
+            PageKey::Relation { rel, block } => {
+                rel.hash(state);
+                state.write_u32(*block);
+            }
+            PageKey::Slru { kind, page } => state.write_u64(word(*kind as u32 + 1, *page)),
+        }
+    }
 }
 
 impl PageKey {

@@ -7,7 +7,6 @@ use pg_quorum_types::{ClusterFacts, Lsn};
 
 use crate::framing::WalLayout;
 use crate::page_header::{self, PageStart};
-use crate::raw_record::RawRecord;
 use crate::v15::{INFO_KIND_MASK, WAL_PAGE_BYTES, kind};
 use crate::{Rmgr, WalError};
 
@@ -32,25 +31,21 @@ impl WalBuilder {
         }
     }
 
-    /// Lays out the next record: page headers before and inside it, its bytes, padding. Behind a segment
+    /// Lays out the next record, as in [`crate::RawRecord`]: page headers before and inside it, its bytes, padding. Behind a segment
     /// switch follow zeros, without page headers, up to the segment's end (`CopyXLogRecordToWAL`, 15.18).
     ///
     /// # Errors
     /// A record that does not follow the one before, or whose bytes are not as many as it says.
-    pub fn push(&mut self, record: &RawRecord) -> Result<(), WalError> {
-        let start = self.layout.next_record_start(self.at);
-        if record.start != start {
+    pub fn push(&mut self, start: Lsn, end: Lsn, record: &[u8]) -> Result<(), WalError> {
+        if start != self.layout.next_record_start(self.at) {
             return Err(WalError::BadPosition {
-                lsn: record.start,
+                lsn: start,
                 what: "follow the one before",
             });
         }
-        let end = self.layout.record_end(start, &record.bytes)?;
-        let length = record
-            .bytes
-            .first_chunk::<4>()
-            .map(|bytes| u32::from_le_bytes(*bytes));
-        if record.end != end || length.map(|length| length as usize) != Some(record.bytes.len()) {
+        let must_end = self.layout.record_end(start, record)?;
+        let length = record.first_chunk::<4>().map(|bytes| u32::from_le_bytes(*bytes));
+        if end != must_end || length.map(|length| length as usize) != Some(record.len()) {
             return Err(WalError::BadRecord {
                 lsn: start,
                 offset: 0,
@@ -61,7 +56,7 @@ impl WalBuilder {
             page_header::append(&self.facts, self.at, first_record_on_page(record), &mut self.wal);
             self.at = start;
         }
-        self.append_body(&record.bytes);
+        self.append_body(record);
         let padding = end.bytes_since(self.at);
         self.wal.resize(self.wal.len() + padding as usize, 0);
         self.at = end;
@@ -98,9 +93,9 @@ impl WalBuilder {
 }
 
 /// What the header says of a page whose first record is this one.
-fn first_record_on_page(record: &RawRecord) -> PageStart {
-    let is_overwrite = record.bytes[17] == Rmgr::Xlog as u8
-        && record.bytes[16] & INFO_KIND_MASK == kind::xlog::OVERWRITE_CONTRECORD;
+fn first_record_on_page(record: &[u8]) -> PageStart {
+    let is_overwrite =
+        record[17] == Rmgr::Xlog as u8 && record[16] & INFO_KIND_MASK == kind::xlog::OVERWRITE_CONTRECORD;
     if is_overwrite {
         PageStart::Overwrite
     } else {

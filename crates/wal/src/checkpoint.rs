@@ -306,8 +306,8 @@ impl CheckpointState {
         Ok(())
     }
 
-    /// `AdvanceNextFullTransactionIdPastXid` (`varsup.c`, 15.18): all that a record does of which
-    /// [`crate::pages_only`] gives the pages. 0 is no transaction.
+    /// `AdvanceNextFullTransactionIdPastXid` (`varsup.c`, 15.18): all that a record does here of
+    /// which [`crate::Effects::read_pages_only`] is true. 0 is no transaction.
     pub fn advance_past_xid(&mut self, xid: u32) {
         let next = self.checkpoint.next_xid();
         if xid < FIRST_NORMAL_XID || xid_precedes(xid, next) {

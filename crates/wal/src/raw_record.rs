@@ -70,6 +70,19 @@ impl RawRecord {
     }
 }
 
+/// Where a record stands, in the log and in its run's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct InRun {
+    /// Its first byte.
+    pub start: Lsn,
+    pub end: Lsn,
+    /// Which of the run's parts it is in.
+    pub part: usize,
+    /// Index in the part, where it has `length` bytes.
+    pub at: usize,
+    pub length: usize,
+}
+
 /// The parts of a record that is made here.
 pub(crate) struct NewRecord<'a> {
     pub start: Lsn,
@@ -111,8 +124,7 @@ pub(crate) fn record_crc(record: &[u8]) -> u32 {
     crc32c::crc32c_append(body, &record[..RECORD_CRC_OFFSET])
 }
 
-/// Cuts a run, records one behind the other without padding and page headers, into records. Nothing is
-/// copied.
+/// Cuts a run, records one behind the other without padding and page headers, into records: a part of its own.
 ///
 /// `previous_end` is the end of the record before the first one. `gaps` is empty, or has for each record
 /// how many bytes it starts behind the place that follows from the one before it. Checksums are not
@@ -121,8 +133,8 @@ pub fn split_run<'a>(
     layout: WalLayout,
     previous_end: Lsn,
     gaps: &'a [u64],
-    run: &'a Bytes,
-) -> impl Iterator<Item = Result<RawRecord, WalError>> + 'a {
+    run: &'a [u8],
+) -> impl Iterator<Item = Result<InRun, WalError>> + 'a {
     RunSplitter {
         layout,
         previous_end,
@@ -136,12 +148,12 @@ struct RunSplitter<'a> {
     layout: WalLayout,
     previous_end: Lsn,
     gaps: Option<&'a [u64]>,
-    run: &'a Bytes,
+    run: &'a [u8],
     offset: usize,
 }
 
 impl RunSplitter<'_> {
-    fn split_next(&mut self) -> Result<RawRecord, WalError> {
+    fn split_next(&mut self) -> Result<InRun, WalError> {
         let follows = self.layout.next_record_start(self.previous_end);
         let gap = match &mut self.gaps {
             None => 0,
@@ -174,15 +186,21 @@ impl RunSplitter<'_> {
                 available: 0,
             });
         }
-        let bytes = self.run.slice(self.offset..self.offset + length);
+        let at = self.offset;
         self.offset += length;
         self.previous_end = end;
-        Ok(RawRecord { start, end, bytes })
+        Ok(InRun {
+            start,
+            end,
+            part: 0,
+            at,
+            length,
+        })
     }
 }
 
 impl Iterator for RunSplitter<'_> {
-    type Item = Result<RawRecord, WalError>;
+    type Item = Result<InRun, WalError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.offset == self.run.len() {

@@ -11,7 +11,7 @@ use pg_quorum_types::{ClusterFacts, Lsn};
 use crate::WalError;
 use crate::framing::{WalLayout, is_segment_switch};
 use crate::page_header::{self, PageStart};
-use crate::raw_record::{RawRecord, record_crc};
+use crate::raw_record::{InRun, RawRecord, record_crc};
 use crate::v15::{RECORD_HEADER_BYTES, WAL_PAGE_BYTES};
 
 /// PostgreSQL 15 cannot read a longer record back (`MaxAllocSize`).
@@ -22,7 +22,7 @@ pub struct WalSplitter {
     facts: ClusterFacts,
     layout: WalLayout,
     /// Bytes that were fed and not used; the first one stands at `at`.
-    input: BytesMut,
+    input: Bytes,
     at: Lsn,
     /// Start of the record that was returned last, if it is known.
     previous_start: Option<Lsn>,
@@ -37,19 +37,6 @@ struct RunBuffer {
     /// Those that stand whole on a page, or one alone.
     parts: Vec<Bytes>,
     records: Vec<InRun>,
-}
-
-/// Where a record stands, in the log and in one of its run's parts.
-#[derive(Clone, Copy, Debug)]
-pub struct InRun {
-    /// Its first byte.
-    pub start: Lsn,
-    pub end: Lsn,
-    /// Index in [`RecordRun::parts`].
-    pub part: usize,
-    /// Index in the part, where it has `length` bytes.
-    pub at: usize,
-    pub length: usize,
 }
 
 impl RunBuffer {
@@ -124,7 +111,7 @@ impl WalSplitter {
         WalSplitter {
             layout: WalLayout::new(&facts),
             facts,
-            input: BytesMut::new(),
+            input: Bytes::new(),
             at: previous_end,
             previous_start: None,
             state: State::BETWEEN,
@@ -140,11 +127,12 @@ impl WalSplitter {
         self
     }
 
-    /// The bytes that follow those fed before.
-    pub fn feed(&mut self, bytes: &[u8]) {
-        // Without what was handed out the input's memory can be used again.
-        self.run.clear();
-        self.input.extend_from_slice(bytes);
+    /// The bytes that follow those fed before. They are copied only if some of those are left: not of whole pages.
+    pub fn feed(&mut self, bytes: Bytes) {
+        self.input = match self.input.is_empty() {
+            true => bytes,
+            false => [&self.input[..], &bytes].concat().into(),
+        };
     }
 
     /// Whether zeros stand where the next record would begin: of a log that nobody writes to, that is the end.
@@ -184,7 +172,7 @@ impl WalSplitter {
         loop {
             let length = self.whole_records(usize::MAX);
             if length > 0 {
-                let part = self.take(length).freeze();
+                let part = self.take(length);
                 self.run.parts.push(part);
                 continue;
             }
@@ -221,7 +209,7 @@ impl WalSplitter {
         let InRun {
             start, end, length, ..
         } = self.run.records.pop()?;
-        let bytes = self.take(length).freeze();
+        let bytes = self.take(length);
         self.consume(padded - length);
         Some(RawRecord { start, end, bytes })
     }
@@ -363,14 +351,14 @@ impl WalSplitter {
                 return Ok(false);
             }
             self.consume(header_bytes);
-            let bytes = self.take(length as usize).freeze();
+            let bytes = self.take(length as usize);
             self.finish_record(start, bytes)?;
         } else {
             self.consume(header_bytes);
             self.state = State::Inside(Partial {
                 start,
                 length,
-                bytes: BytesMut::new(),
+                bytes: BytesMut::with_capacity((length as usize).min(2 * WAL_PAGE_BYTES as usize)),
             });
         }
         Ok(true)
@@ -399,8 +387,8 @@ impl WalSplitter {
             let on_page = (WAL_PAGE_BYTES - self.at.0 % WAL_PAGE_BYTES) as usize;
             let wanted = rest.min(on_page);
             let taken = wanted.min(self.input.len());
-            let piece = self.take(taken);
-            partial.bytes.unsplit(piece);
+            partial.bytes.extend_from_slice(&self.input[..taken]);
+            self.consume(taken);
             if !had_header && let Some(header) = partial.bytes.first_chunk::<RECORD_HEADER_BYTES>() {
                 RawRecord::check_header(partial.start, header)?;
             }
@@ -474,7 +462,7 @@ impl WalSplitter {
         self.at = self.at + bytes as u64;
     }
 
-    fn take(&mut self, bytes: usize) -> BytesMut {
+    fn take(&mut self, bytes: usize) -> Bytes {
         self.at = self.at + bytes as u64;
         self.input.split_to(bytes)
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::raw_record::NewRecord;
 use crate::v15::kind::xlog;
-use crate::{RawRecord, Rmgr, WalBuilder, WalError, WalLayout, WalSplitter, split_run};
+use crate::{InRun, RawRecord, Rmgr, WalBuilder, WalError, WalLayout, WalSplitter, split_run};
 
 const SEGMENT: u64 = 1 << 20;
 const FACTS: ClusterFacts = ClusterFacts {
@@ -53,7 +53,7 @@ fn records(previous_end: Lsn, previous_start: Lsn, bodies: &[Option<usize>]) -> 
 fn build(previous_end: Lsn, records: &[RawRecord]) -> Vec<u8> {
     let mut builder = WalBuilder::new(FACTS, previous_end);
     for record in records {
-        builder.push(record).unwrap();
+        builder.push(record.start, record.end, &record.bytes).unwrap();
     }
     assert_eq!(
         builder.end(),
@@ -72,7 +72,7 @@ fn split_into_runs(previous_end: Lsn, wal: &[u8], piece: usize) -> Result<Vec<Ra
     let mut splitter = WalSplitter::new(FACTS, previous_end);
     let mut found = Vec::new();
     for piece in wal.chunks(piece) {
-        splitter.feed(piece);
+        splitter.feed(Bytes::copy_from_slice(piece));
         while splitter.advance_run()? {
             found.extend(splitter.run().iter().map(|(start, end, bytes)| RawRecord {
                 start,
@@ -88,7 +88,7 @@ fn split_one_by_one(previous_end: Lsn, wal: &[u8], piece: usize) -> Result<Vec<R
     let mut splitter = WalSplitter::new(FACTS, previous_end);
     let mut found = Vec::new();
     for piece in wal.chunks(piece) {
-        splitter.feed(piece);
+        splitter.feed(Bytes::copy_from_slice(piece));
         while let Some(record) = splitter.next_record()? {
             found.push(record);
         }
@@ -106,7 +106,7 @@ fn a_record_is_returned_once_all_bytes_up_to_its_end_are_there() {
     let mut splitter = WalSplitter::new(FACTS, START).with_previous_start(BEFORE);
     for (at, byte) in wal.iter().enumerate() {
         assert_eq!(splitter.fed_up_to(), START + at as u64);
-        splitter.feed(&[*byte]);
+        splitter.feed(vec![*byte].into());
         let found = splitter.next_record().unwrap();
         let fed = START + (at as u64 + 1);
         assert_eq!(found.as_ref(), made.iter().find(|record| record.end == fed));
@@ -126,13 +126,13 @@ fn zeros_are_no_more_records_yet() {
     let mut splitter = WalSplitter::new(FACTS, START).with_previous_start(BEFORE);
     let end = made[0].end.bytes_since(START) as usize;
     for (bytes, stands_at_zeros) in [(0..end, false), (end..end + 3, false), (end + 3..end + 4, true)] {
-        splitter.feed(&wal[bytes]);
+        splitter.feed(wal[bytes].to_vec().into());
         while splitter.next_record().unwrap().is_some() {}
         assert_eq!(splitter.stands_at_zeros(), stands_at_zeros);
     }
     let mut splitter = WalSplitter::new(FACTS, at_page_edge);
     for (bytes, stands_at_zeros) in [(40, false), (4, true)] {
-        splitter.feed(&vec![0; bytes]);
+        splitter.feed(vec![0; bytes].into());
         assert_eq!(splitter.next_record(), Ok(None));
         assert_eq!(splitter.stands_at_zeros(), stands_at_zeros);
     }
@@ -198,7 +198,7 @@ fn every_damage_is_an_error_that_stays() {
         let mut wal = wal.clone();
         wal[at] ^= 0x40;
         let mut splitter = WalSplitter::new(FACTS, START).with_previous_start(BEFORE);
-        splitter.feed(&wal);
+        splitter.feed(wal.into());
         for _ in 0..records_before {
             assert!(splitter.next_record().unwrap().is_some(), "{what}");
         }
@@ -216,7 +216,7 @@ fn wal_of_another_cluster_is_refused_at_the_segment_start() {
         ..FACTS
     };
     let mut splitter = WalSplitter::new(other, edge);
-    splitter.feed(&wal);
+    splitter.feed(wal.into());
     assert!(matches!(
         splitter.next_record(),
         Err(WalError::BadPage { page, .. }) if page == edge
@@ -227,17 +227,27 @@ fn wal_of_another_cluster_is_refused_at_the_segment_start() {
 fn a_run_splits_into_its_records_with_and_without_gaps() {
     let made = records(START, BEFORE, &[Some(500), Some(30_000), None, Some(7)]);
     let run: Vec<u8> = made.iter().flat_map(|record| record.bytes.to_vec()).collect();
-    let run = Bytes::from(run);
-    let split: Result<Vec<_>, _> = split_run(layout(), START, &[], &run).collect();
-    assert_eq!(split.unwrap(), made);
-    let split: Result<Vec<_>, _> = split_run(layout(), START, &[0, 0, 0, 0], &run).collect();
-    assert_eq!(split.unwrap(), made);
+    for gaps in [&[][..], &[0, 0, 0, 0]] {
+        let split = split_run(layout(), START, gaps, &run).map(|record| {
+            let InRun {
+                start,
+                end,
+                at,
+                length,
+                ..
+            } = record?;
+            let bytes = run[at..at + length].to_vec().into();
+            Ok(RawRecord { start, end, bytes })
+        });
+        let split: Result<Vec<_>, WalError> = split.collect();
+        assert_eq!(split.unwrap(), made);
+    }
     for wrong_gaps in [&[0, 0, 0][..], &[0, 0, 0, 0, 0]] {
         let split: Result<Vec<_>, _> = split_run(layout(), START, wrong_gaps, &run).collect();
         assert!(split.is_err());
     }
-    let first = run.slice(..made[0].bytes.len());
-    let split: Vec<_> = split_run(layout(), START, &[64], &first).collect();
+    let first = &run[..made[0].bytes.len()];
+    let split: Vec<_> = split_run(layout(), START, &[64], first).collect();
     assert_eq!(split[0].as_ref().unwrap().start, made[0].start + 64);
 }
 
@@ -293,8 +303,7 @@ proptest! {
             }
             at += length as usize;
         }
-        let run = Bytes::from(noise);
-        let found = split_run(layout(), Lsn(start), &gaps, &run).count();
-        prop_assert!(found <= run.len() + 1);
+        let found = split_run(layout(), Lsn(start), &gaps, &noise).count();
+        prop_assert!(found <= noise.len() + 1);
     }
 }

@@ -178,7 +178,7 @@ impl WalReader {
         let mut bytes = vec![0; usize::try_from(wanted).unwrap_or(READ_BYTES)];
         file.read_exact_at(&mut bytes, offset)
             .map_err(|source| LocalWalError::Io { lsn: at, source })?;
-        self.splitter.feed(&bytes);
+        self.splitter.feed(bytes.into());
         Ok(true)
     }
 

@@ -117,7 +117,13 @@ fn due_target(engine: &Engine, quiet_for: Duration) -> Option<Mark> {
 fn round(engine: &Arc<Engine>, target: Mark, activity: &Activity) -> Result<(), DerivedError> {
     let threads = &engine.settings.redo_threads;
     let divide = |pages| portions(pages, engine.settings.pages_per_batch, threads.count());
-    let pending = engine.state.read().index.pending(target.lsn, divide);
+    let may_help = || !activity.is_busy(engine);
+    let may_help_now = may_help(); // it looks at the state, too
+    let pending = engine
+        .state
+        .read()
+        .index
+        .pending(target.lsn, threads, may_help_now, divide);
     let work = |portion: &Portion, scratch: &mut Scratch| {
         if engine.is_stopping() {
             return Err(DerivedError::Stopping);
@@ -130,7 +136,7 @@ fn round(engine: &Arc<Engine>, target: Mark, activity: &Activity) -> Result<(), 
         }
         Ok(superseded)
     };
-    let superseded = threads.run(&pending.portions, || !activity.is_busy(engine), work)?;
+    let superseded = threads.run(&pending.portions, may_help, work)?;
     let metas = persist(engine, &target)?;
     {
         let mut state = engine.state.write();

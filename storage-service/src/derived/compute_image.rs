@@ -14,6 +14,7 @@ use super::meta_key::{MetaKey, MetaRange, MetaValue, VolumeItem};
 use super::read_pages::{self, ReadPage};
 use super::read_point::ReadPoint;
 use super::record_changes::{OriginValue, PreparedValue};
+use super::record_log::LogRecords;
 use super::resets::Resets;
 use super::slru_range::{self, PageRange};
 use super::state::{decode, decode_size};
@@ -86,20 +87,21 @@ fn mark_at(engine: &Engine, at: Lsn) -> Result<Mark, DerivedError> {
     while mark.lsn < at {
         let from = mark.lsn;
         let failed = |problem: String| DerivedError::Log { at: from, problem };
-        let mut records = Vec::new();
+        let mut records = LogRecords::default();
         engine
             .log
             .read_records(from, LOG_READ_BYTES, &mut records)
             .map_err(|error| failed(error.to_string()))?;
-        if records.is_empty() {
+        let Some(end) = records.end() else {
             return Err(failed("no record where one must follow".to_owned()));
+        };
+        for stored in records.iter().take_while(|stored| stored.end <= at) {
+            mark.checkpoint
+                .track(&Record::parse(stored.start, stored.end, stored.bytes)?)?;
+            mark.lsn = stored.end;
+            mark.last_record_start = stored.start;
         }
-        for stored in records.iter().take_while(|stored| stored.raw.end <= at) {
-            mark.checkpoint.track(&Record::decode(&stored.raw)?)?;
-            mark.lsn = stored.raw.end;
-            mark.last_record_start = stored.raw.start;
-        }
-        if mark.lsn < at && records.iter().any(|stored| stored.raw.end > at) {
+        if mark.lsn < at && end > at {
             return Err(failed(format!("no record ends at {at}")));
         }
     }

@@ -11,13 +11,15 @@
 
 use std::collections::VecDeque;
 use std::collections::hash_map;
-use std::ops::{Range, RangeInclusive};
+use std::hint::black_box;
+use std::ops::RangeInclusive;
 
 use pg_quorum_types::{Lsn, PageKey};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
 use super::record_log::LogPosition;
+use super::redo_threads::RedoThreads;
 
 /// One record that changes a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +78,9 @@ struct Indexed {
 /// Memory of a page's places in the tables, in bytes.
 const SLOT_BYTES: usize = size_of::<(PageKey, Indexed)>() * 8 / 7 + 1 + size_of::<PageKey>();
 
+/// Pages that are looked up ahead, so that their places come from memory side by side.
+const AHEAD: usize = 16;
+
 /// Records by page. All of them end above the LSN that is persisted.
 #[derive(Default)]
 pub struct PageIndex {
@@ -98,11 +103,10 @@ pub struct PendingPage {
 }
 
 /// All of a round's pages in portions, with their records.
-#[derive(Default)]
 pub struct Pending {
     pub portions: Vec<Portion>,
-    /// By portion, each one's in LSN order.
-    entries: Vec<EntryNumber>,
+    /// The log in stretches, one behind the other.
+    stretches: Vec<Stretch>,
     /// By the page's number: its place in its portion.
     places: Vec<u32>,
 }
@@ -110,13 +114,63 @@ pub struct Pending {
 /// Pages that are built together.
 pub struct Portion {
     pub keys: Vec<PageKey>,
-    /// In [`Pending::entries`].
-    entries: Range<usize>,
+    /// Index in [`Pending::portions`].
+    number: usize,
+}
+
+/// The entries of a stretch of the log.
+struct Stretch {
+    /// By portion, each one's in LSN order.
+    entries: Vec<EntryNumber>,
+    /// By portion: where its entries end.
+    ends: Vec<usize>,
+}
+
+impl Stretch {
+    /// Entries by the portions of their pages, of which there are so many for each portion.
+    fn sorted(pieces: &[Piece<'_>], portion_of: &[u32], counts: impl Iterator<Item = usize>) -> Stretch {
+        let mut total = 0;
+        // Where the next entry of each portion belongs: in the end, behind its last one.
+        let mut ends: Vec<usize> = counts
+            .map(|count| {
+                total += count;
+                total - count
+            })
+            .collect();
+        let mut sorted = vec![0; total];
+        for (first, entries) in pieces {
+            for (number, entry) in (0..).zip(*entries) {
+                let next = &mut ends[portion_of[entry.page as usize] as usize];
+                sorted[*next] = first.wrapping_add(number);
+                *next += 1;
+            }
+        }
+        Stretch {
+            entries: sorted,
+            ends,
+        }
+    }
+
+    fn of_portion(&self, number: usize) -> &[EntryNumber] {
+        let begin = number.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.entries[begin..self.ends[number]]
+    }
 }
 
 impl PageIndex {
+    /// Adds records, as [`PageIndex::push`] does one after the other.
+    pub fn push_all(&mut self, records: &[(PageKey, IndexEntry)]) {
+        for records in records.chunks(AHEAD) {
+            let pages = records.iter().filter_map(|(key, _)| self.pages.get(key));
+            black_box(pages.fold(0, |all, indexed| all ^ indexed.page));
+            for (key, entry) in records {
+                self.push(*key, *entry);
+            }
+        }
+    }
+
     /// Adds a record, which must end above all records that the page has, and not below any other.
-    pub fn push(&mut self, key: PageKey, entry: IndexEntry) {
+    fn push(&mut self, key: PageKey, entry: IndexEntry) {
         let number = self.entries.next_number();
         let span = u32::try_from(entry.end.bytes_since(entry.start)).unwrap_or(FULL);
         assert!(
@@ -184,55 +238,62 @@ impl PageIndex {
     }
 
     /// The pages that have records up to `target`, as `divide` cuts them into portions: it gets them in key order.
+    /// Helpers join if they may.
     pub fn pending(
         &self,
         target: Lsn,
+        threads: &RedoThreads,
+        may_help: bool,
         divide: impl FnOnce(Vec<PendingPage>) -> Vec<Vec<PendingPage>>,
     ) -> Pending {
-        let mut counts = vec![0_usize; self.keys.len()];
-        for (_, entries) in self.entries.through(target) {
-            for entry in entries {
-                counts[entry.page as usize] += 1;
-            }
-        }
-        let pages = (0..).zip(self.keys.iter().zip(counts));
-        let pages = pages.map(|(page, (key, record_count))| PendingPage {
+        let pieces: Vec<_> = self.entries.through(target).collect();
+        let stretches: Vec<&[Piece<'_>]> = pieces
+            .chunks(pieces.len().div_ceil(threads.count()).max(1))
+            .collect();
+        let counts = threads.map(&stretches, || may_help, |pieces| self.counts(pieces));
+        let count = |page: usize| counts.iter().map(|counts| counts[page] as usize).sum();
+        let pages = (0..).zip(&self.keys).map(|(page, key)| PendingPage {
             key: *key,
-            record_count,
+            record_count: count(page as usize),
             page,
         });
         let mut pages: Vec<PendingPage> = pages.filter(|page| page.record_count > 0).collect();
         pages.sort_unstable_by_key(|page| page.key);
-        // Where the next entry of each portion belongs, and whose each page is.
-        let mut next = Vec::new();
-        let mut portion_of = vec![0_u32; self.keys.len()];
-        let mut pending = Pending {
-            places: vec![0; self.keys.len()],
-            ..Pending::default()
-        };
-        let mut total = 0;
-        for (number, pages) in (0..).zip(divide(pages)) {
-            let begin = total;
-            for (place, page) in (0..).zip(&pages) {
+        let portions = divide(pages);
+        let mut portion_of = vec![0; self.keys.len()];
+        let mut places = vec![0; self.keys.len()];
+        for (number, pages) in (0..).zip(&portions) {
+            for (place, page) in (0..).zip(pages) {
                 portion_of[page.page as usize] = number;
-                pending.places[page.page as usize] = place;
-                total += page.record_count;
-            }
-            next.push(begin);
-            pending.portions.push(Portion {
-                keys: pages.iter().map(|page| page.key).collect(),
-                entries: begin..total,
-            });
-        }
-        pending.entries = vec![0; total];
-        for (first, entries) in self.entries.through(target) {
-            for (number, entry) in (0..).zip(entries) {
-                let next = &mut next[portion_of[entry.page as usize] as usize];
-                pending.entries[*next] = first.wrapping_add(number);
-                *next += 1;
+                places[page.page as usize] = place;
             }
         }
-        pending
+        let sort = |(pieces, counts): &(&[Piece<'_>], &Vec<u32>)| {
+            let of_portion = |pages: &Vec<PendingPage>| -> usize {
+                pages.iter().map(|page| counts[page.page as usize] as usize).sum()
+            };
+            Stretch::sorted(pieces, &portion_of, portions.iter().map(of_portion))
+        };
+        let counted: Vec<_> = stretches.into_iter().zip(&counts).collect();
+        let stretches = threads.map(&counted, || may_help, sort);
+        let portions = portions.iter().enumerate().map(|(number, pages)| Portion {
+            keys: pages.iter().map(|page| page.key).collect(),
+            number,
+        });
+        Pending {
+            portions: portions.collect(),
+            stretches,
+            places,
+        }
+    }
+
+    /// How many of these entries each page has, by its number.
+    fn counts(&self, pieces: &[Piece<'_>]) -> Vec<u32> {
+        let mut counts = vec![0; self.keys.len()];
+        for entry in pieces.iter().flat_map(|(_, entries)| *entries) {
+            counts[entry.page as usize] += 1;
+        }
+        counts
     }
 
     /// The records of a portion's pages in LSN order, each with its page's place in [`Portion::keys`].
@@ -243,8 +304,10 @@ impl PageIndex {
         &'a self,
         pending: &'a Pending,
         portion: &Portion,
-    ) -> impl ExactSizeIterator<Item = (u32, IndexEntry)> + use<'a> {
-        let entries = pending.entries[portion.entries.clone()].iter();
+    ) -> impl Iterator<Item = (u32, IndexEntry)> + use<'a> {
+        let number = portion.number;
+        let stretches = pending.stretches.iter();
+        let entries = stretches.flat_map(move |stretch| stretch.of_portion(number));
         entries.map(|number| {
             let entry = self.entries.get(*number).expect("a pending entry is kept");
             (pending.places[entry.page as usize], entry.into())
@@ -310,6 +373,9 @@ impl PageIndex {
 
 /// Entries of one piece of the queue's memory.
 const CHUNK_ENTRIES: usize = 4096;
+
+/// Some consecutive entries, and the number of the first one.
+type Piece<'a> = (EntryNumber, &'a [Entry]);
 
 /// Entries by number, in pieces so that nothing is moved when it grows.
 #[derive(Default)]
@@ -386,8 +452,8 @@ impl Queue {
         }
     }
 
-    /// Those that end at or below `target`, oldest first, in pieces: the number of a piece's first one, and all of them.
-    fn through(&self, target: Lsn) -> impl Iterator<Item = (EntryNumber, &[Entry])> {
+    /// Those that end at or below `target`, oldest first.
+    fn through(&self, target: Lsn) -> impl Iterator<Item = Piece<'_>> {
         let starts = (0..).map(|chunk| chunk * CHUNK_ENTRIES);
         let pieces = starts.zip(&self.chunks).map(move |(start, chunk)| {
             let from = if start == 0 { self.gone } else { 0 };
@@ -407,6 +473,7 @@ mod tests {
     use pg_quorum_types::{ForkNumber, RelFileNode};
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use std::num::NonZeroUsize;
 
     fn key(block: u32) -> PageKey {
         let rel = RelFileNode {
@@ -435,9 +502,15 @@ mod tests {
         records.iter().map(|entry| entry.end.0).collect()
     }
 
-    /// What a round would do up to `target` with portions of so many pages: for each one keys and ends.
+    fn threads(count: usize) -> RedoThreads {
+        RedoThreads::new(NonZeroUsize::new(count).unwrap())
+    }
+
+    /// What a round would do up to `target` with portions of so many pages, and as many threads: for each one keys and
+    /// ends.
     fn pending(index: &PageIndex, target: u64, pages: usize) -> Vec<Vec<(PageKey, Vec<u64>)>> {
-        let pending = index.pending(Lsn(target), |all| all.chunks(pages).map(<[_]>::to_vec).collect());
+        let divide = |all: Vec<PendingPage>| all.chunks(pages).map(<[_]>::to_vec).collect();
+        let pending = index.pending(Lsn(target), &threads(pages), true, divide);
         let of_portion = |portion: &Portion| {
             let records: Vec<_> = index.portion_records(&pending, portion).collect();
             assert!(records.is_sorted_by_key(|(_, entry)| entry.end));
@@ -520,12 +593,14 @@ mod tests {
                 let place = |percent: u64| oldest + (newest - oldest) * percent / 100;
                 match step {
                     Step::Push(count, seed) => {
+                        let mut records = Vec::new();
                         for number in 0..count {
                             newest += 8;
                             let key = key((number.wrapping_mul(seed | 1) >> 7) % 50);
-                            index.push(key, entry(newest));
+                            records.push((key, entry(newest)));
                             model.entry(key).or_default().push(newest);
                         }
+                        index.push_all(&records);
                     }
                     Step::Forget(percent) => {
                         let target = place(percent);

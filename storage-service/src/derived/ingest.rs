@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::FutureExt;
 use pg_quorum_types::{Lsn, RelFork};
-use pg_quorum_wal::{Effects, MetaChange, PageEffect, Record, WalError, pages_only};
+use pg_quorum_wal::{Effects, MetaChange, PageEffect, Record, WalError};
 
 use super::copy_database;
 use super::engine::{Counters, Engine, Work};
@@ -20,7 +20,7 @@ use super::index::IndexEntry;
 use super::marks::Mark;
 use super::meta_key::{MetaKey, MetaValue};
 use super::record_changes::{Changes, Known, SizeCache};
-use super::record_log::StoredRecord;
+use super::record_log::{LogRecords, StoredRecord};
 
 /// How long records gather before they are indexed.
 const GATHER_FOR: Duration = Duration::from_millis(20);
@@ -95,7 +95,7 @@ struct Own {
 /// Records as they come from the log.
 #[derive(Default)]
 struct LogBatch {
-    records: Vec<StoredRecord>,
+    records: LogRecords,
     apart: TakenApart,
 }
 
@@ -133,7 +133,7 @@ fn ingest_batch(engine: &Arc<Engine>, own: &mut Own, cuts: u64) -> Result<Progre
     } else {
         own.batch.read(engine, last.lsn)?;
     }
-    let end = own.batch.records.last().map_or(last.lsn, |stored| stored.raw.end);
+    let end = own.batch.records.end().unwrap_or(last.lsn);
     let Own {
         sizes,
         batch,
@@ -179,9 +179,10 @@ struct ApartRecord {
 
 impl TakenApart {
     /// As many as there is time for. What cannot be taken apart is left to its turn.
-    fn fill(&mut self, records: &[StoredRecord], is_awaited: &AtomicBool) {
-        for stored in records {
-            if is_awaited.load(Ordering::Relaxed) || self.push(stored).is_err() {
+    fn fill(&mut self, records: &LogRecords, is_awaited: &AtomicBool) {
+        let (mut record, mut effects) = (Record::empty(), Effects::default());
+        for stored in records.iter() {
+            if is_awaited.load(Ordering::Relaxed) || self.push(stored, &mut record, &mut effects).is_err() {
                 break;
             }
         }
@@ -192,14 +193,22 @@ impl TakenApart {
         self.pages.clear();
     }
 
-    fn push(&mut self, stored: &StoredRecord) -> Result<(), WalError> {
-        let record = Record::decode(&stored.raw)?;
-        let pages = pages_only(&record)?;
+    /// `record` and `effects` are memory that is kept.
+    fn push<'r>(
+        &mut self,
+        stored: StoredRecord<'r>,
+        record: &mut Record<'r>,
+        effects: &mut Effects,
+    ) -> Result<(), WalError> {
+        record.read(stored.start, stored.end, stored.bytes)?;
+        let is_of_pages = effects.read_pages_only(record)?;
         self.records.push(ApartRecord {
             xid: record.xid,
-            pages: pages.as_ref().map(|pages| pages.len() as u32),
+            pages: is_of_pages.then_some(effects.pages.len() as u32),
         });
-        self.pages.extend(pages.into_iter().flatten());
+        if is_of_pages {
+            self.pages.extend_from_slice(&effects.pages);
+        }
         Ok(())
     }
 
@@ -232,30 +241,29 @@ fn index_records(
     };
     let mut batch = Batch::after(last, changes);
     let mut apart = from_log.apart.iter();
-    for stored in &from_log.records {
-        if stored.raw.end > scl {
+    let (mut record, mut effects) = (Record::empty(), Effects::default());
+    for stored in from_log.records.iter() {
+        if stored.end > scl {
             break;
         }
         if let Some((xid, Some(pages))) = apart.next() {
             batch.add_pages(stored, xid, pages, sizes, &known)?;
             continue;
         }
-        match batch.add(stored, sizes, &known)? {
-            Added::Taken => {}
-            Added::Copy(copy) => {
-                let (record, change) = *copy;
-                if batch.records > 0 {
-                    break; // what came before it first
-                }
-                let behind = copy_database::Behind {
-                    mark: batch.mark_behind(&record)?,
-                    boundaries: batch.segment_boundaries(engine, record.end),
-                };
-                copy_database::carry_out(engine, &record, &change, behind, cuts)?;
-                sizes.clear();
-                return Ok(Progress::Went);
-            }
+        record.read(stored.start, stored.end, stored.bytes)?;
+        let Some(change) = batch.add(stored, &record, &mut effects, sizes, &known)? else {
+            continue;
+        };
+        if batch.records > 0 {
+            break; // what came before the copy first
         }
+        let behind = copy_database::Behind {
+            mark: batch.mark_behind(&record)?,
+            boundaries: batch.segment_boundaries(engine, record.end),
+        };
+        copy_database::carry_out(engine, &record, &change, behind, cuts)?;
+        sizes.clear();
+        return Ok(Progress::Went);
     }
     if batch.records == 0 {
         return Ok(Progress::NothingNew);
@@ -320,12 +328,6 @@ struct Batch<'a> {
     records: u64,
 }
 
-enum Added<'r> {
-    Taken,
-    /// The record copies a database; it is not in the batch.
-    Copy(Box<(Record<'r>, MetaChange)>),
-}
-
 impl<'a> Batch<'a> {
     fn after(mark: Mark, changes: &'a mut Changes) -> Batch<'a> {
         changes.clear();
@@ -337,52 +339,54 @@ impl<'a> Batch<'a> {
         }
     }
 
-    /// After an error the batch is void.
-    fn add<'r>(
+    /// Adds a record, unless it copies a database: then that is returned. After an error the batch is void. What is in
+    /// `effects` does not matter.
+    fn add(
         &mut self,
-        stored: &'r StoredRecord,
+        stored: StoredRecord<'_>,
+        record: &Record<'_>,
+        effects: &mut Effects,
         sizes: &mut SizeCache,
         known: &KnownState<'_>,
-    ) -> Result<Added<'r>, DerivedError> {
-        let record = Record::decode(&stored.raw)?;
+    ) -> Result<Option<MetaChange>, DerivedError> {
         let context = self.mark.checkpoint.redo_context(known.engine.facts());
-        let mut effects = pg_quorum_wal::effects(&record, &context)?;
-        if let Some(change) = take_copy(&mut effects) {
-            return Ok(Added::Copy(Box::new((record, change))));
+        effects.read(record, &context)?;
+        if let Some(copy) = take_copy(effects) {
+            return Ok(Some(copy));
         }
+        let metas = effects.meta.drain(..);
         self.changes
-            .add(entry_of(stored), &effects.pages, effects.meta, sizes, known)?;
-        self.mark.checkpoint.track(&record)?;
+            .add(entry_of(stored), &effects.pages, metas, sizes, known)?;
+        self.mark.checkpoint.track(record)?;
         self.end_record(stored, known);
         let next_context = self.mark.checkpoint.redo_context(known.engine.facts());
         if next_context != context {
             self.changes.add_context(record.end, next_context);
         }
-        Ok(Added::Taken)
+        Ok(None)
     }
 
     /// The same for a record that only changes these pages.
     fn add_pages(
         &mut self,
-        stored: &StoredRecord,
+        stored: StoredRecord<'_>,
         xid: u32,
         pages: &[PageEffect],
         sizes: &mut SizeCache,
         known: &KnownState<'_>,
     ) -> Result<(), DerivedError> {
-        self.changes
-            .add(entry_of(stored), pages, Vec::new(), sizes, known)?;
+        self.changes.add(entry_of(stored), pages, [], sizes, known)?;
         self.mark.checkpoint.advance_past_xid(xid);
         self.end_record(stored, known);
         Ok(())
     }
 
-    fn end_record(&mut self, stored: &StoredRecord, known: &KnownState<'_>) {
-        for (key, value) in self.segment_boundaries(known.engine, stored.raw.end) {
-            self.changes.put(stored.raw.end, key, Some(value));
+    fn end_record(&mut self, stored: StoredRecord<'_>, known: &KnownState<'_>) {
+        for (key, value) in self.segment_boundaries(known.engine, stored.end) {
+            self.changes.put(stored.end, key, Some(value));
         }
-        self.mark.lsn = stored.raw.end;
-        self.mark.last_record_start = stored.raw.start;
+        self.mark.lsn = stored.end;
+        self.mark.last_record_start = stored.start;
         self.records += 1;
     }
 
@@ -413,10 +417,10 @@ impl<'a> Batch<'a> {
 }
 
 /// Of a page that needs what was there before.
-fn entry_of(stored: &StoredRecord) -> IndexEntry {
+fn entry_of(stored: StoredRecord<'_>) -> IndexEntry {
     IndexEntry {
-        start: stored.raw.start,
-        end: stored.raw.end,
+        start: stored.start,
+        end: stored.end,
         position: stored.position,
         full: false,
     }

@@ -57,7 +57,7 @@ pub use compute_image::ImagePart;
 pub use content::ContentItem;
 pub use error::DerivedError;
 pub use read_pages::ReadPage;
-pub use record_log::{LogPosition, LogView, RecordLog, StoredRecord};
+pub use record_log::{LogPosition, LogRecords, LogView, RecordLog};
 pub use redo_threads::RedoThreads;
 pub use settings::DerivedSettings;
 pub use stored_page::{page_checksum, set_page_checksum};

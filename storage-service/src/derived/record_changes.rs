@@ -79,7 +79,7 @@ impl Changes {
         &mut self,
         entry: IndexEntry,
         pages: &[PageEffect],
-        metas: Vec<MetaChange>,
+        metas: impl IntoIterator<Item = MetaChange>,
         sizes: &mut SizeCache,
         known: &dyn Known,
     ) -> Result<(), DerivedError> {
@@ -87,7 +87,7 @@ impl Changes {
             self.add_meta(entry.end, change, sizes, known)?;
         }
         for effect in pages {
-            self.add_page(entry, *effect, sizes, known)?;
+            self.add_page(entry, effect, sizes, known)?;
         }
         Ok(())
     }
@@ -110,9 +110,8 @@ impl Changes {
         for (lsn, key, value) in self.metas.drain(..) {
             state.overlay.put(key.to_bytes(), lsn, value);
         }
-        for (key, entry) in self.pages.drain(..) {
-            state.index.push(key, entry);
-        }
+        state.index.push_all(&self.pages);
+        self.pages.clear();
         for (end, context) in self.contexts.drain(..) {
             state.contexts.push(end, context);
         }
@@ -121,7 +120,7 @@ impl Changes {
     fn add_page(
         &mut self,
         entry: IndexEntry,
-        effect: PageEffect,
+        effect: &PageEffect,
         sizes: &mut SizeCache,
         known: &dyn Known,
     ) -> Result<(), DerivedError> {

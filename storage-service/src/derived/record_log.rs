@@ -4,7 +4,7 @@ use std::io;
 
 use pg_quorum_types::Lsn;
 
-pub use crate::log::{LogPosition, LogView, StoredRecord};
+pub use crate::log::{LogPosition, LogRecords, LogView, StoredRecord};
 
 /// The segment's log below its SCL. Records behind a cut are never returned.
 pub trait RecordLog: Send + Sync + 'static {
@@ -13,12 +13,7 @@ pub trait RecordLog: Send + Sync + 'static {
     ///
     /// # Errors
     /// The log cannot be read there.
-    fn read_records(
-        &self,
-        previous_end: Lsn,
-        max_bytes: usize,
-        records: &mut Vec<StoredRecord>,
-    ) -> io::Result<()>;
+    fn read_records(&self, previous_end: Lsn, max_bytes: usize, records: &mut LogRecords) -> io::Result<()>;
 
     /// Hands `take` single records' bytes, from positions that [`RecordLog::read_records`] gave, until it returns
     /// false. `buffer` is memory that is kept from one call to the next; what is in it does not matter.
@@ -34,12 +29,7 @@ pub trait RecordLog: Send + Sync + 'static {
 }
 
 impl RecordLog for crate::log::HotLog {
-    fn read_records(
-        &self,
-        previous_end: Lsn,
-        max_bytes: usize,
-        records: &mut Vec<StoredRecord>,
-    ) -> io::Result<()> {
+    fn read_records(&self, previous_end: Lsn, max_bytes: usize, records: &mut LogRecords) -> io::Result<()> {
         crate::log::HotLog::read_records(self, previous_end, max_bytes, records)
     }
 

@@ -5,6 +5,7 @@
 //! is a thread of the caller's: one of a background thread steps back like that (see [`super::background`]), one
 //! of a reader does not.
 
+use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -84,6 +85,23 @@ impl RedoThreads {
             });
             (ahead, here)
         })
+    }
+
+    /// [`RedoThreads::run`] of what cannot fail.
+    ///
+    /// # Panics
+    /// The work panicked.
+    pub fn map<T: Sync, R: Send>(
+        &self,
+        items: &[T],
+        may_help: impl Fn() -> bool + Sync,
+        work: impl Fn(&T) -> R + Sync,
+    ) -> Vec<R> {
+        let work = |item: &T, (): &mut ()| Ok::<R, Infallible>(work(item));
+        match self.run(items, may_help, work) {
+            Ok(results) => results,
+            Err(never) => match never {},
+        }
     }
 
     /// Does `work` on each item, here and on helpers. They join, and stay from one item to the next, while

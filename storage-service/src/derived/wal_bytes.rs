@@ -6,6 +6,7 @@ use pg_quorum_wal::WalBuilder;
 use super::engine::Engine;
 use super::error::DerivedError;
 use super::meta_key::{MetaKey, MetaRange, MetaValue};
+use super::record_log::LogRecords;
 use super::state::decode;
 use super::store::Space;
 
@@ -102,17 +103,17 @@ impl<'a> WalReader<'a> {
             .builder
             .get_or_insert_with(|| WalBuilder::new(*self.engine.facts(), from));
         let failed = |problem: String| DerivedError::Log { at: from, problem };
-        let mut records = Vec::new();
+        let mut records = LogRecords::default();
         self.engine
             .log
             .read_records(from, LOG_READ_BYTES, &mut records)
             .map_err(|error| failed(error.to_string()))?;
-        let Some(last) = records.last() else {
+        let Some(end) = records.end() else {
             return Err(failed("no record where one must follow".to_owned()));
         };
-        self.pushed = last.raw.end;
-        for record in &records {
-            builder.push(&record.raw)?;
+        self.pushed = end;
+        for record in records.iter() {
+            builder.push(record.start, record.end, record.bytes)?;
         }
         Ok((from, builder.take()))
     }

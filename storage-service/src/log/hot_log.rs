@@ -629,7 +629,7 @@ fn skip_known(layout: WalLayout, batch: &mut Batch, received_end: Lsn) -> Result
     for record in split_run(layout, batch.previous_end, &batch.gaps, &batch.records) {
         let record = record.map_err(|error| error.to_string())?;
         if end < received_end {
-            known_bytes += record.bytes.len();
+            known_bytes += record.length;
             known_records += 1;
         } else {
             new_records += 1;

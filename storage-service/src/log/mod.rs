@@ -17,7 +17,7 @@ mod trim;
 
 use bytes::Bytes;
 use pg_quorum_types::{Epoch, Lsn};
-use pg_quorum_wal::RawRecord;
+use pg_quorum_wal::InRun;
 
 pub use hot_log::{Appended, Batch, HotLog, LogCounters, LogObserver, LogSettings, OpenLog};
 pub use recover::{LogError, Recovered};
@@ -32,10 +32,74 @@ pub struct LogPosition {
 }
 
 /// A record and where it stands.
-#[derive(Clone, Debug)]
-pub struct StoredRecord {
-    pub raw: RawRecord,
+#[derive(Clone, Copy, Debug)]
+pub struct StoredRecord<'a> {
+    /// Its first byte.
+    pub start: Lsn,
+    pub end: Lsn,
+    /// As in [`pg_quorum_wal::RawRecord`].
+    pub bytes: &'a [u8],
     pub position: LogPosition,
+}
+
+/// Consecutive records from the log, in its own memory: millions of them, without a reference count for each.
+#[derive(Default, Debug)]
+pub struct LogRecords {
+    parts: Vec<Bytes>,
+    records: Vec<Place>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    start: Lsn,
+    end: Lsn,
+    /// Index in the parts, and in the part.
+    part: u32,
+    at: u32,
+    position: LogPosition,
+}
+
+impl LogRecords {
+    /// Adds the memory of a run's records. Returns the index of its first part, by which they are added themselves.
+    pub fn add_parts(&mut self, parts: &[Bytes]) -> usize {
+        let first = self.parts.len();
+        self.parts.extend_from_slice(parts);
+        first
+    }
+
+    /// Adds a record of the run whose parts begin with `first_part`.
+    pub fn push(&mut self, first_part: usize, record: &InRun, position: LogPosition) {
+        self.records.push(Place {
+            start: record.start,
+            end: record.end,
+            part: (first_part + record.part) as u32,
+            at: record.at as u32,
+            position,
+        });
+    }
+
+    /// Gives the log's memory back.
+    pub fn clear(&mut self) {
+        self.parts.clear();
+        self.records.clear();
+    }
+
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = StoredRecord<'_>> {
+        self.records.iter().map(|place| {
+            let at = place.at as usize;
+            StoredRecord {
+                start: place.start,
+                end: place.end,
+                bytes: &self.parts[place.part as usize][at..at + place.position.length as usize],
+                position: place.position,
+            }
+        })
+    }
+
+    /// Where the last one ends, `None` if there are none.
+    pub fn end(&self) -> Option<Lsn> {
+        self.records.last().map(|last| last.end)
+    }
 }
 
 /// Records of one epoch, one behind the other, as they go over the wire.

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use super::frame::{FRAME_HEADER_BYTES, Frame, FrameHeader};
 use super::hot_log::{Contents, HotLog};
 use super::recover::{Place, counts_until};
-use super::{LogPosition, Run, StoredRecord};
+use super::{LogPosition, LogRecords, Run};
 
 /// Read at once, in the hope that a whole frame is in it.
 const FIRST_READ_BYTES: usize = 16 << 10;
@@ -143,7 +143,7 @@ impl HotLog {
         &self,
         previous_end: Lsn,
         max_bytes: usize,
-        records: &mut Vec<StoredRecord>,
+        records: &mut LogRecords,
     ) -> io::Result<()> {
         self.note_damage(self.records_behind(previous_end, max_bytes, records))
     }
@@ -177,7 +177,7 @@ impl HotLog {
         &self,
         previous_end: Lsn,
         max_bytes: usize,
-        records: &mut Vec<StoredRecord>,
+        records: &mut LogRecords,
     ) -> io::Result<()> {
         let contents = self.contents.read();
         let (Some(mut walk), Some(layout)) = (self.walk_from(&contents, previous_end)?, contents.layout)
@@ -189,21 +189,20 @@ impl HotLog {
             && let Some(part) = walk.next_part()?
         {
             let mut end = part.frame.previous_end;
-            let mut offset = part.place.offset + part.records_offset as u64;
-            for raw in split_run(layout, end, &part.frame.gaps, &part.frame.records) {
-                let raw = raw.map_err(|error| corrupt(error.to_string()))?;
+            let offset = part.place.offset + part.records_offset as u64;
+            let first_part = records.add_parts(std::slice::from_ref(&part.frame.records));
+            for record in split_run(layout, end, &part.frame.gaps, &part.frame.records) {
+                let record = record.map_err(|error| corrupt(error.to_string()))?;
                 if end >= part.until {
                     break;
                 }
                 let begins_at = end;
-                let length = raw.bytes.len();
-                end = raw.end;
+                end = record.end;
                 if begins_at >= walk.end {
-                    let position = position(part.place.file, offset, length)?;
-                    bytes += length;
-                    records.push(StoredRecord { raw, position });
+                    bytes += record.length;
+                    let position = position(part.place.file, offset + record.at as u64, record.length)?;
+                    records.push(first_part, &record, position);
                 }
-                offset += length as u64;
             }
             walk.end = walk.end.max(end);
         }
@@ -238,23 +237,21 @@ impl HotLog {
                 records: Bytes::new(),
             });
             let mut end = part.frame.previous_end;
-            let mut offset = 0;
             let mut wanted = 0..0;
-            for (index, raw) in split_run(layout, end, &part.frame.gaps, &part.frame.records).enumerate() {
-                let raw = raw.map_err(|error| corrupt(error.to_string()))?;
-                if end >= part.until || raw.end > until {
+            for (index, record) in split_run(layout, end, &part.frame.gaps, &part.frame.records).enumerate() {
+                let record = record.map_err(|error| corrupt(error.to_string()))?;
+                if end >= part.until || record.end > until {
                     break;
                 }
                 if end >= walk.end {
                     if wanted.is_empty() {
-                        wanted.start = offset;
+                        wanted.start = record.at;
                     }
-                    wanted.end = offset + raw.bytes.len();
+                    wanted.end = record.at + record.length;
                     run.gaps.extend(part.frame.gaps.get(index));
-                    run.end = raw.end;
+                    run.end = record.end;
                 }
-                offset += raw.bytes.len();
-                end = raw.end;
+                end = record.end;
             }
             if wanted.is_empty() {
                 // `until` is no end of a record, or the records end here.

@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pg_quorum_types::{Base, DatabaseKey, ForkNumber, Lsn, PageKey, RelFileNode, RelFork};
-use pg_quorum_wal::RawRecord;
+use pg_quorum_wal::{InRun, RawRecord};
 use storage_service::derived::{ContentItem, Derived, DerivedSettings, ReadPage, RecordLog};
-use storage_service::log::{LogPosition, LogView, StoredRecord};
+use storage_service::log::{LogPosition, LogRecords, LogView};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -38,12 +38,7 @@ impl MemoryLog {
 }
 
 impl RecordLog for MemoryLog {
-    fn read_records(
-        &self,
-        previous_end: Lsn,
-        max_bytes: usize,
-        found: &mut Vec<StoredRecord>,
-    ) -> io::Result<()> {
+    fn read_records(&self, previous_end: Lsn, max_bytes: usize, found: &mut LogRecords) -> io::Result<()> {
         let records = self.records.lock();
         let from = records.partition_point(|record| record.end <= previous_end);
         let mut bytes = 0;
@@ -52,14 +47,20 @@ impl RecordLog for MemoryLog {
                 break;
             }
             bytes += raw.bytes.len();
-            found.push(StoredRecord {
-                raw: raw.clone(),
-                position: LogPosition {
-                    file: 0,
-                    offset: index as u32,
-                    length: raw.bytes.len() as u32,
-                },
-            });
+            let part = found.add_parts(std::slice::from_ref(&raw.bytes));
+            let record = InRun {
+                start: raw.start,
+                end: raw.end,
+                part: 0,
+                at: 0,
+                length: raw.bytes.len(),
+            };
+            let position = LogPosition {
+                file: 0,
+                offset: index as u32,
+                length: raw.bytes.len() as u32,
+            };
+            found.push(part, &record, position);
         }
         Ok(())
     }

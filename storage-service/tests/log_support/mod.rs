@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 use pg_quorum_types::{Epoch, History, HistoryEntry, Lsn, SegmentId};
 use pg_quorum_wal::{RawRecord, WalLayout};
 use storage_service::disk::Disk;
-use storage_service::log::{Appended, Batch, HotLog, LogObserver, LogSettings, OpenLog, Recovered};
+use storage_service::log::{
+    Appended, Batch, HotLog, LogObserver, LogRecords, LogSettings, OpenLog, Recovered, StoredRecord,
+};
 use uuid::Uuid;
 
 use super::derived_support::{BASE, FACTS};
@@ -100,9 +102,14 @@ impl TestLog {
 
     /// All records behind `previous_end`.
     pub fn read(&self, previous_end: Lsn) -> io::Result<Vec<RawRecord>> {
-        let mut records = Vec::new();
+        let mut records = LogRecords::default();
         self.hot.read_records(previous_end, usize::MAX, &mut records)?;
-        Ok(records.into_iter().map(|stored| stored.raw).collect())
+        let raw = |stored: StoredRecord<'_>| RawRecord {
+            start: stored.start,
+            end: stored.end,
+            bytes: Bytes::copy_from_slice(stored.bytes),
+        };
+        Ok(records.iter().map(raw).collect())
     }
 
     /// What failed or was found damaged so far.

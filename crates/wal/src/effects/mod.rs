@@ -93,6 +93,32 @@ impl Effects {
         self.meta.clear();
         add(record, ctx, self)
     }
+
+    /// [`Effects::read`] of a record that changes pages and does nothing else, whatever the context: no metadata, and
+    /// of what [`crate::CheckpointState`] tracks only the next transaction advances past the record's. False if it
+    /// may do more.
+    ///
+    /// # Errors
+    /// As for [`effects`].
+    pub fn read_pages_only(&mut self, record: &Record<'_>) -> Result<bool, WalError> {
+        let is_of_pages = matches!(
+            record.rmgr,
+            Rmgr::Heap2
+                | Rmgr::Heap
+                | Rmgr::Btree
+                | Rmgr::Hash
+                | Rmgr::Gin
+                | Rmgr::Gist
+                | Rmgr::Sequence
+                | Rmgr::SpGist
+                | Rmgr::Brin
+                | Rmgr::Generic
+        );
+        if is_of_pages {
+            self.read(record, &RedoContext::default())?;
+        }
+        Ok(is_of_pages)
+    }
 }
 
 fn add(record: &Record<'_>, ctx: &RedoContext, effects: &mut Effects) -> Result<(), WalError> {
@@ -123,32 +149,6 @@ fn add(record: &Record<'_>, ctx: &RedoContext, effects: &mut Effects) -> Result<
         Rmgr::Standby | Rmgr::LogicalMessage => {}
     }
     Ok(())
-}
-
-/// The pages that `record` changes, if that is all that it does whatever the context: [`effects`] names no metadata,
-/// and of what [`crate::CheckpointState`] tracks only the next transaction advances past the record's. `None` if it
-/// may do more.
-///
-/// # Errors
-/// As for [`effects`].
-pub fn pages_only(record: &Record<'_>) -> Result<Option<SmallVec<[PageEffect; 2]>>, WalError> {
-    let is_of_pages = matches!(
-        record.rmgr,
-        Rmgr::Heap2
-            | Rmgr::Heap
-            | Rmgr::Btree
-            | Rmgr::Hash
-            | Rmgr::Gin
-            | Rmgr::Gist
-            | Rmgr::Sequence
-            | Rmgr::SpGist
-            | Rmgr::Brin
-            | Rmgr::Generic
-    );
-    if !is_of_pages {
-        return Ok(None);
-    }
-    Ok(Some(effects(record, &RedoContext::default())?.pages))
 }
 
 /// For a kind that the caller's `match` does not list: [`Record::decode`] has refused it before.

@@ -132,6 +132,6 @@ fn shutdown_checkpoint_end(layout: &Layout, facts: ClusterFacts, start: Lsn) -> 
         File::open(&path)
             .and_then(|file| file.read_exact_at(&mut bytes, at.bytes_since(segment_start)))
             .map_err(|error| damaged(format!("\"{}\": {error}", path.display())))?;
-        splitter.feed(&bytes);
+        splitter.feed(bytes.into());
     }
 }
