@@ -31,8 +31,9 @@ impl WalBuilder {
         }
     }
 
-    /// Lays out the next record, as in [`crate::RawRecord`]: page headers before and inside it, its bytes, padding. Behind a segment
-    /// switch follow zeros, without page headers, up to the segment's end (`CopyXLogRecordToWAL`, 15.18).
+    /// Lays out the next record: page headers before and inside it, its bytes (as in [`crate::RawRecord`]), padding.
+    /// Behind a segment switch follow zeros, without page headers, up to the segment's end (`CopyXLogRecordToWAL`,
+    /// 15.18).
     ///
     /// # Errors
     /// A record that does not follow the one before, or whose bytes are not as many as it says.

@@ -124,7 +124,7 @@ pub(crate) fn record_crc(record: &[u8]) -> u32 {
     crc32c::crc32c_append(body, &record[..RECORD_CRC_OFFSET])
 }
 
-/// Cuts a run, records one behind the other without padding and page headers, into records: a part of its own.
+/// Finds the records of a run, whose one part is `run`: they stand one behind the other without padding and page headers.
 ///
 /// `previous_end` is the end of the record before the first one. `gaps` is empty, or has for each record
 /// how many bytes it starts behind the place that follows from the one before it. Checksums are not

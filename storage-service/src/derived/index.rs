@@ -247,9 +247,10 @@ impl PageIndex {
         divide: impl FnOnce(Vec<PendingPage>) -> Vec<Vec<PendingPage>>,
     ) -> Pending {
         let pieces: Vec<_> = self.entries.through(target).collect();
-        let stretches: Vec<&[Piece<'_>]> = pieces
-            .chunks(pieces.len().div_ceil(threads.count()).max(1))
-            .collect();
+        // Each stretch has a count for each page: all of them together are no more than there are entries and pages.
+        let most = self.entries.len() / self.keys.len().max(1) + 1;
+        let stretches = if may_help { threads.count().min(most) } else { 1 };
+        let stretches: Vec<&[Piece<'_>]> = pieces.chunks(pieces.len().div_ceil(stretches).max(1)).collect();
         let counts = threads.map(&stretches, || may_help, |pieces| self.counts(pieces));
         let count = |page: usize| counts.iter().map(|counts| counts[page] as usize).sum();
         let pages = (0..).zip(&self.keys).map(|(page, key)| PendingPage {
