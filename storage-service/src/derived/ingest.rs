@@ -404,8 +404,11 @@ impl<'a> Batch<'a> {
     /// For each WAL segment that begins inside the record that ends at `end`: where the record before it ended.
     /// WAL is rebuilt from there.
     fn segment_boundaries(&self, engine: &Engine, end: Lsn) -> Vec<(MetaKey, Bytes)> {
-        let segment_bytes = u64::from(engine.facts().wal_segment_bytes);
-        let numbers = self.mark.lsn.0.div_ceil(segment_bytes)..end.0.div_ceil(segment_bytes);
+        // A power of two: a division for each record is much of what indexing it costs.
+        let segment_bytes = engine.facts().wal_segment_bytes;
+        let first_at_or_behind =
+            |lsn: Lsn| (lsn.0 + u64::from(segment_bytes - 1)) >> segment_bytes.trailing_zeros();
+        let numbers = first_at_or_behind(self.mark.lsn)..first_at_or_behind(end);
         if numbers.is_empty() {
             return Vec::new();
         }

@@ -63,7 +63,7 @@ pub fn run(wal: &Wal, cores: usize, index_bytes: usize) -> Result<()> {
             indexed_seconds = Some(begin.elapsed().as_secs_f64());
             node.derived.request_coalescing();
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(Duration::from_micros(500));
         let stats = node.derived.stats();
         memory_peak = memory_peak.max(stats.memory_bytes);
         if !stats.failure.is_empty() || begin.elapsed() > PATIENCE {
