@@ -2,8 +2,8 @@
 //! measure.
 //!
 //! All of it is the node's own code, threads and limits included, but for the page store's engine, which is in memory
-//! (`cargo xtask bench ingest` measures a node with everything). The log is either a node's, or is read from the WAL
-//! files at the time when it is asked for, as a startup process reads them, and kept.
+//! (`cargo xtask bench ingest` measures a node with everything). The log is either a node's, or the WAL files
+//! where the page cache has them, taken apart at the time when they are asked for.
 
 use std::hint::black_box;
 use std::io;
@@ -145,7 +145,7 @@ fn start_of(wal: &WalFiles) -> Result<Lsn> {
     Ok(wal.records().next().context("there is no WAL")??.end)
 }
 
-/// The WAL files as a log: read once, in order, by one thread, and kept.
+/// The WAL files as a log: taken apart once, in order, by one thread.
 struct WalFileLog {
     unread: Mutex<Unread>,
     /// A position is a part's number, and where in it the record stands.

@@ -111,7 +111,8 @@ impl WalFiles {
             segment % segments_per_id
         );
         let file = File::open(self.pg_wal.join(name)).ok()?;
-        // SAFETY: the server is stopped; nobody writes to its files or truncates them.
+        // SAFETY: nobody writes to the files or truncates them. Their server is stopped; a standby that replays them at
+        // the same time only reads them, and at most removes one, which its mapping outlives.
         #[allow(unsafe_code)]
         let segment = unsafe { Mmap::map(&file) }.expect("map a WAL segment");
         Some(Bytes::from_owner(segment))
